@@ -1,0 +1,1 @@
+"""LoRA and the other ways to fine-tune a trained model."""

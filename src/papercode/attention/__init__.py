@@ -1,0 +1,1 @@
+"""The Transformer, its normalisation, positions and efficient variants."""

@@ -1,0 +1,1 @@
+"""Seeded synthetic corpora and tasks; nothing is downloaded."""
