@@ -1,0 +1,44 @@
+"""The generated page of each module: its docstrings by mkdocstrings, its note, its source."""
+
+import ast
+from collections.abc import Iterator
+
+from papercode.site.header import api_page_of, page_of, relative
+from papercode.site.project import Project
+
+
+def api_pages(project: Project) -> Iterator[tuple[str, str, str]]:
+    """(page, module, Markdown) of every module that has something to say."""
+    for module, path in project.sources.paths.items():
+        parts = module.split(".")
+        if len(parts) > 1 and parts[1] == "site":
+            continue  # the engine: no reader of a paper looks for it here
+        if path.name != "__init__.py":
+            yield api_page_of(module), module, _page(project, module)
+
+
+def _page(project: Project, module: str) -> str:
+    page, path = api_page_of(module), project.sources.paths[module]
+    note = project.by_module.get(module)
+    told = f"Explained in the note on [{note.title}]({relative(page_of(note), page)}).\n\n" if note else ""
+    source = "\n".join("    " + line for line in path.read_text("utf-8").rstrip("\n").splitlines())
+    name = module.split(".", 1)[1]
+    return (
+        f"---\ntitle: {name}\n---\n\n# {name}\n\n{told}::: {module}\n\n"
+        f'??? source "Source of {project.relative(path)}"\n\n'
+        f'    ``````` {{ .python .api-source data-search-exclude="" }}\n{source}\n    ```````\n'
+    )
+
+
+
+
+def api_index(project: Project) -> str:
+    """The Markdown of the page that lists the modules with what their docstrings say first."""
+    rows = []
+    for uri, module, _ in api_pages(project):
+        doc = ast.get_docstring(ast.parse(project.sources.paths[module].read_text("utf-8"))) or ""
+        note = project.by_module.get(module)
+        told = f"[{note.title}]({relative(page_of(note), 'api/index.md')})" if note else ""
+        summary = " ".join(doc.split("\n\n")[0].split())
+        rows.append(f"| [`{module}`]({relative(uri, 'api/index.md')}) | {summary} | {told} |")
+    return "# Modules\n\n| module | what it holds | note |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"

@@ -1,0 +1,99 @@
+"""The lint of a project: what no test of the models sees and a reader would stumble over."""
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from papercode.site import katex
+from papercode.site.citations import cited_keys
+from papercode.site.embed import check_fences
+from papercode.site.notes import Note
+from papercode.site.problem import Problem
+from papercode.site.project import Project
+
+
+def pages(project: Project) -> list[Path]:
+    """The Markdown files of the site: notes and docs/."""
+    return [note.path for note in project.notes] + sorted((project.root / "docs").rglob("*.md"))
+
+
+def bibliography_problems(project: Project) -> Iterator[Problem]:
+    """What is wrong with references.bib, and keys that two notes claim."""
+    yield from project.bibliography.problems
+    owners: dict[str, Note] = {}
+    for note in project.notes:
+        if note.key and note.key in owners:
+            other = project.relative(owners[note.key].path)
+            yield Problem(note.path, note.line_of("key:"), f"{note.key} already has a note, {other}")
+        owners.setdefault(note.key, note)
+
+
+def text_problems(project: Project, path: Path) -> Iterator[Problem]:
+    """What is wrong with the text of one page; cheap enough for every build."""
+    text = path.read_text("utf-8")
+    yield from check_fences(path, text)
+    yield from katex.lint_math(path, text)
+    for key, line in cited_keys(text, project.bibliography):
+        if key not in project.bibliography:
+            yield Problem(path, line, f"unknown citation key @{key}: add it to references.bib or correct it")
+    note = next((note for note in project.notes if note.path == path), None)
+    if note:
+        yield from note.problems
+        yield from _front_matter_problems(project, note)
+
+
+def _front_matter_problems(project: Project, note: Note) -> Iterator[Problem]:
+    for name, keys in (("key", [note.key]), ("builds_on", note.builds_on)):
+        for key in keys:
+            if key and key not in project.bibliography:
+                yield Problem(note.path, note.line_of(key), f"front matter `{name}`: {key} is not in references.bib")
+    for module in note.modules:
+        if module not in project.sources.paths:
+            message = f"front matter `module`: there is no {module} below {project.relative(project.source)}/"
+            yield Problem(note.path, note.line_of(module), message)
+
+
+def public_names(project: Project, module: str) -> list[str]:
+    """The functions and classes that `module` defines for others."""
+    tree = ast.parse(project.sources.paths[module].read_text("utf-8"))
+    defined = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+    return [node.name for node in tree.body if isinstance(node, defined) and not node.name.startswith("_")]
+
+
+def surface_problems(project: Project, note: Note) -> Iterator[Problem]:
+    """The public names of the note's modules that the note never mentions."""
+    for module in note.modules:
+        if module in project.sources.paths:
+            for name in public_names(project, module):
+                if not re.search(rf"\b{name}\b", note.text):
+                    yield Problem(note.path, note.line_of("module:"), f"the note never mentions {module}.{name}")
+
+
+def formula_problems(project: Project, paths: Sequence[Path]) -> list[Problem]:
+    """The formulas that KaTeX cannot read."""
+    found = [
+        (path, formula.line, formula.tex, formula.display)
+        for path in paths
+        for formula in katex.find_formulas(path.read_text("utf-8"))
+    ]
+    return katex.check_formulas(found, katex.ensure_katex(project.cache))
+
+
+def check(project: Project, paths: Sequence[Path] | None = None, *, run: bool = True) -> list[Problem]:
+    """Everything that is wrong with the pages `paths` (all of them if None), snippets included unless `run` is False."""
+    chosen = pages(project) if paths is None else list(paths)
+    found = list(bibliography_problems(project)) if paths is None else []
+    for path in chosen:
+        found.extend(text_problems(project, path))
+    for note in project.notes:
+        if note.path in chosen:
+            found.extend(surface_problems(project, note))
+    found.extend(formula_problems(project, chosen))
+    if run:
+        sessions = [project.session(path) for path in chosen]
+        for outcome in project.runner().run(sessions).values():
+            found.extend(outcome.problems)
+    return sorted(
+        Problem(project.relative(p.path), p.line, p.message) for p in set(found)
+    )

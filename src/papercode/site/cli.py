@@ -1,0 +1,118 @@
+"""The `papercode` command: start a note, run its snippets, check everything."""
+
+import sys
+from pathlib import Path
+
+try:
+    import click
+
+    from papercode.site.check import check as check_project
+    from papercode.site.project import Project
+    from papercode.site.runner import progress_bar
+    from papercode.site.scaffold import scaffold
+    from papercode.site.update import updated
+except ModuleNotFoundError as error:  # installed without what the site needs
+    sys.exit(f"papercode: {error.name} is missing; install the site's packages with: pip install 'papercode[site]'")
+
+PROJECT = click.Path(exists=True, file_okay=False, path_type=Path)
+PAGE = click.Path(exists=True, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--project", "root", type=PROJECT, default=".", help="A folder of the project. [default: this one]")
+@click.pass_context
+def main(context: click.Context, root: Path) -> None:
+    """Notes on papers in which every claim is code that runs.
+
+    \b
+    Write a note:   papercode new adaptation/lora --key hu2022lora
+    Try it:         papercode run papers/adaptation/lora.md
+    Check it:       papercode check papers/adaptation/lora.md
+    Read it:        mkdocs serve
+    """
+    try:
+        context.obj = Project.find(root)
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("name", metavar="FAMILY/NAME")
+@click.option("--key", required=True, help="The paper's key in references.bib, such as hu2022lora.")
+@click.option("--title", help="What people call the paper. [default: made from NAME]")
+@click.pass_obj
+def new(project: Project, name: str, key: str, title: str | None) -> None:
+    """Start a paper: bibliography stub, note, module and test from templates.
+
+    Nothing that exists is overwritten.
+    """
+    try:
+        written = scaffold(project, name, key, title)
+    except (ValueError, FileExistsError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("Wrote")
+    for path in written:
+        click.echo(f"  {project.relative(path)}")
+    click.echo(
+        f"\nNow fill in every TODO: authors and venue in references.bib, the paper's idea in src/papercode/{name}.py,\n"
+        f"its proof in tests/, and the note. `papercode check papers/{name}.md` lists what is left,\n"
+        "`mkdocs serve` shows the page."
+    )
+
+
+def _pages(project: Project, paths: tuple[Path, ...]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        path = path.resolve()
+        found += sorted(path.rglob("*.md")) if path.is_dir() else [path]
+    wrong = [path for path in found if path.suffix != ".md"]
+    if wrong:
+        raise click.ClickException(f"{project.relative(wrong[0])} is no Markdown page")
+    return found
+
+
+@main.command()
+@click.argument("pages", type=PAGE, nargs=-1, required=True)
+@click.option("--update", is_flag=True, help="Write the actual outputs into the page.")
+@click.option("--fresh", is_flag=True, help="Run again even what is known.")
+@click.option("--jobs", type=click.IntRange(1), help="Pages at a time. [default: one a core]")
+@click.pass_obj
+def run(project: Project, pages: tuple[Path, ...], update: bool, fresh: bool, jobs: int | None) -> None:
+    """Run the snippets of PAGES (files or folders) and print what differs.
+
+    Exits with 1 if anything differs, also when --update has just mended it.
+    """
+    sessions = {path: project.session(path) for path in _pages(project, pages)}
+    outcomes = project.runner(cached=not fresh, jobs=jobs).run(sessions.values(), progress_bar())
+    problems = [problem for session in sessions.values() for problem in outcomes[session.path].problems]
+    for problem in problems:
+        click.echo(problem)
+    if update:
+        for path, session in sessions.items():
+            text = path.read_text("utf-8")
+            new_text = updated(text, outcomes[session.path])
+            if new_text != text:
+                path.write_text(new_text, "utf-8")
+                click.echo(f"updated {session.path}: read the difference before you believe it")
+    ran = sum(len(session.fences) for session in sessions.values())
+    click.echo(f"{ran} snippets on {len(sessions)} pages, {len(problems)} problems")
+    if problems:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("pages", type=PAGE, nargs=-1)
+@click.option("--no-run", is_flag=True, help="Leave the snippets out.")
+@click.pass_obj
+def check(project: Project, pages: tuple[Path, ...], no_run: bool) -> None:
+    """Check PAGES (everything if none are named); each finding is printed as file:line: message.
+
+    Headings, front matter, citations, formulas, links between note and module, and every snippet.
+    """
+    chosen = _pages(project, pages) if pages else None
+    problems = check_project(project, chosen, run=not no_run)
+    for problem in problems:
+        click.echo(problem)
+    click.echo(f"{len(problems)} problems" if problems else "no problems")
+    if problems:
+        sys.exit(1)

@@ -1,0 +1,91 @@
+"""The block under a note's title: who wrote the paper, where to get it, where it stands, where its code is."""
+
+from pathlib import PurePosixPath
+
+from papercode.site.fences import without_fences
+from papercode.site.notes import Note
+from papercode.site.project import Project
+
+
+def page_of(note: Note) -> str:
+    """The page of a note, as MkDocs names sources."""
+    return f"papers/{note.name}.md"
+
+
+def api_page_of(module: str) -> str:
+    """The generated page of a module; `papercode.attention.transformer` is at api/attention/transformer.md."""
+    _, *parts = module.split(".")
+    return "/".join(["api", *parts]) + ".md" if parts else "api/index.md"
+
+
+def relative(target: str, page: str) -> str:
+    """A link from the source `page` to the source `target`, both from the root of the site."""
+    here = PurePosixPath(page).parent
+    up = 0
+    while not PurePosixPath(target).is_relative_to(here):
+        here, up = here.parent, up + 1
+    return "../" * up + str(PurePosixPath(target).relative_to(here))
+
+
+def header(note: Note, project: Project, repository: str) -> str:
+    """The Markdown to put under the title of `note`; empty if references.bib does not know its key.
+
+    Args:
+        note: the note.
+        project: the bibliography and the other notes.
+        repository: where the files of the project can be read, ending in a slash; "" leaves those links out.
+    """
+    entry = project.bibliography.get(note.key)
+    if not entry:
+        return ""
+    page = page_of(note)
+    links = [f"[{name}]({url})" for name, url in entry.links]
+    links.append(f"[Bibliography]({relative('bibliography.md', page)}#{note.key})")
+    code = [f"[`{module}`]({relative(api_page_of(module), page)})" for module in note.modules]
+    if repository:
+        folder, name = note.name.split("/")
+        for label, file in (("source", f"src/papercode/{note.name}.py"), ("tests", f"tests/{folder}/test_{name}.py")):
+            if (project.root / file).is_file():
+                code.append(f"[{label}]({repository}{file})")
+    rows = [
+        ("Paper", f"*{_plain(entry.title)}*"),
+        ("Authors", _plain(", ".join(entry.author_names))),
+        ("Published", _plain(", ".join(filter(None, [entry.source, str(entry.year)])))),
+        ("Links", " · ".join(links)),
+        ("Code", " · ".join(code)),
+        ("Builds on", _lineage(note.builds_on, project, page)),
+        ("Built on by", _lineage([n.key for n in project.built_on_by(note.key)], project, page)),
+    ]
+    lines = [f"<dt>{name}</dt>\n<dd markdown=\"span\">{value}</dd>" for name, value in rows if value]
+    cite = f'??? cite "Cite"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
+    return '<dl class="paper-header" markdown="1" data-search-exclude>\n' + "\n".join(lines) + f"\n</dl>\n\n{cite}"
+
+
+def insert_header(text: str, block: str) -> str:
+    """`text` with `block` under its first heading."""
+    lines = text.split("\n")
+    plain = without_fences(text).split("\n")
+    title = next((n for n, line in enumerate(plain) if line.startswith("# ")), None)
+    if title is None or not block:
+        return text
+    return "\n".join([*lines[: title + 1], "", block, *lines[title + 1 :]])
+
+
+def _lineage(keys: list[str], project: Project, page: str) -> str:
+    """Links to the papers `keys`, oldest first: to the note where there is one, else to the bibliography."""
+    shown = []
+    for key in sorted(keys, key=project.published):
+        entry, note = project.bibliography.get(key), project.by_key.get(key)
+        name = note.title if note else entry.parenthetical if entry else key
+        target = page_of(note) if note else f"bibliography.md#{key}"
+        shown.append(f"[{_plain(name)}]({relative(target, page)})")
+    return " · ".join(shown)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown is to leave as it is; TeX between dollars stays TeX."""
+    return "".join("\\" + c if c in "\\`*_[]<>" else c for c in text)
+
+
+def _indent(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())

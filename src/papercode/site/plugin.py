@@ -1,0 +1,256 @@
+"""The MkDocs plugin: papers/ as pages, snippets run before rendering, citations, headers, API pages, KaTeX.
+
+Thin on purpose: everything it calls is a library that `papercode check` and pytest call as well.
+"""
+
+import hashlib
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config import config_options
+from mkdocs.config.base import Config
+from mkdocs.plugins import BasePlugin, event_priority
+from mkdocs.structure.files import File, Files
+
+from papercode.site import katex
+from papercode.site.api_pages import api_index, api_pages
+from papercode.site.bibliography_page import render as render_bibliography
+from papercode.site.catalogue import catalogue
+from papercode.site.check import bibliography_problems, text_problems
+from papercode.site.citations import CitationExtension
+from papercode.site.embed import HTML_FENCE, embed
+from papercode.site.header import api_page_of, header, insert_header, page_of, relative
+from papercode.site.notes import FAMILIES
+from papercode.site.page_cache import PageCache
+from papercode.site.problem import Problem
+from papercode.site.project import Project
+from papercode.site.runner import Outcome, progress_bar
+from papercode.site.store import Store, digest
+
+log = logging.getLogger("mkdocs.plugins.papercode")
+
+ENGINE = Path(__file__).parent
+_LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
+              "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
+_ASSETS = ("papercode.css", "papercode.js", "bibliography.js", "katex-init.js")
+
+
+class PapercodeConfig(Config):
+    """The plugin's options in mkdocs.yml."""
+
+    jobs = config_options.Optional(config_options.Type(int))
+    cache = config_options.Type(bool, default=True)
+
+
+class PapercodePlugin(BasePlugin[PapercodeConfig]):
+    """Builds the site of a papercode project; nothing is kept from one build to the next but what is on disk."""
+
+    def on_startup(self, *, command: str, dirty: bool) -> None:
+        """Being here makes MkDocs keep this instance while it serves."""
+
+    def on_config(self, config: Any) -> Any:
+        """Reads the project and registers our Markdown extension, styles and folders to watch."""
+        self.project = Project.find(Path(config.config_file_path).parent)
+        self.pages: dict[str, Any] = {}
+        self.page: Any = None
+        self.extension = CitationExtension(bibliography=self.project.bibliography, link=self._link, missing=self._missing)
+        config.markdown_extensions.append(self.extension)
+        fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
+        fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
+        config.theme.dirs.insert(0, str(ENGINE / "theme"))
+        config.extra_css += ["assets/katex/katex.min.css", "assets/papercode.css"]
+        config.extra_javascript += ["assets/katex/katex.min.js", *(f"assets/{n}" for n in _ASSETS if n.endswith(".js"))]
+        watched = [self.project.papers, self.project.source, self.project.root / "references.bib"]
+        config.watch += [str(path) for path in watched]
+        return config
+
+    def on_files(self, files: Files, *, config: Any) -> Files:
+        """Runs the snippets and adds notes, figures, API pages, bibliography and assets to the site."""
+        project = self.project
+        self.figures: dict[str, str] = {}
+        self.notes = {note.path: note for note in project.notes}
+        self.sources: dict[str, Path] = {}
+        for note in project.notes:
+            self._add(files, config, page_of(note), path=note.path, edit=f"../papers/{note.path.relative_to(project.papers)}")
+        for path in sorted(p for p in project.papers.rglob("*.*") if p.suffix in {".svg", ".png", ".jpg", ".webp"}):
+            self._add(files, config, f"papers/{path.relative_to(project.papers)}", path=path)
+        for file in files.documentation_pages():
+            if file.abs_src_path:
+                self.sources[file.src_uri] = Path(file.abs_src_path)
+        self.outcomes = self._run_snippets()
+        self.texts = {uri: self._text(uri, path, config) for uri, path in self.sources.items()}
+        for uri, svg in self.figures.items():
+            self._add(files, config, uri, content=svg)
+        self._add_generated(files, config)
+        for name in _ASSETS:
+            self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
+        for name, path in katex.site_files(katex.ensure_katex(project.cache)).items():
+            self._add(files, config, name, path=path)
+        config.nav = self._navigation(config.nav) if config.nav else None
+        self._report(self._problems())
+        self.cache = PageCache(Store(project.cache / "pages"), self._base(files, config)) if self.config.cache else None
+        if self.cache and "material/search" in config.plugins:
+            self.cache.keep_search(config.plugins["material/search"].search_index)
+        self.files = files
+        return files
+
+    def on_page_read_source(self, *, page: Any, config: Any) -> str | None:
+        """The Markdown of a page with what its snippets gave, and with its header if it is a note."""
+        self.page = page
+        return self.texts.get(page.file.src_uri)
+
+    @event_priority(-100)
+    def on_page_markdown(self, markdown: str, *, page: Any, config: Any, files: Files) -> str:
+        """Arranges that the page is rendered only if something it depends on has changed; runs after all others."""
+        self.page = page
+        page.markdown = markdown
+        module = self.pages.get(page.file.src_uri)
+        code = "".join(self.project.sources.paths[m].read_text("utf-8") for m in [module] if m)
+        mentioned = [[k, e.label, e.reference] for k, e in self.project.bibliography.items() if k in markdown or k in code]
+        modules = self.project.sources.fingerprint(f"import {module}") if module else {}
+        autorefs, mkdocstrings = config.plugins.get("autorefs"), config.plugins.get("mkdocstrings")
+        if self.cache and autorefs:
+            self.cache.keep_markdown(page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings))
+        return markdown
+
+    def on_nav(self, nav: Any, *, config: Any, files: Files) -> Any:
+        """Remembers the navigation, which every page shows."""
+        self.nav = nav
+        return nav
+
+    def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
+        """Lets the templates be read back too, now that all titles are known."""
+        if self.cache:
+            self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
+        if mkdocstrings := config.plugins.get("mkdocstrings"):
+            mkdocstrings.get_handler("python")  # its style sheet is written only if a handler was asked for
+        return env
+
+    def on_post_build(self, *, config: Any) -> None:
+        """Says how much was read back, and keeps the caches within bounds."""
+        if self.cache:
+            log.debug("pages: %d read back, %d made", self.cache.hits, self.cache.misses)
+            if self.cache.misses:
+                self.cache.store.prune()
+                Store(self.project.cache / "snippets").prune()
+
+    # the parts
+
+    def _run_snippets(self) -> dict[Path, Outcome]:
+        sessions = {path: self.project.session(path) for path in self.sources.values()}
+        runner = self.project.runner(cached=self.config.cache, jobs=self.config.jobs)
+        outcomes = runner.run((s for s in sessions.values() if s.fences), progress_bar())
+        return {path: outcomes.get(s.path, Outcome(s)) for path, s in sessions.items()}
+
+    def _text(self, uri: str, path: Path, config: Any) -> str:
+        text = embed(path.read_text("utf-8"), self.outcomes[path], lambda svg: relative(self._figure(svg), uri))
+        if note := self.notes.get(path):
+            text = insert_header(text, header(note, self.project, self._repository(config)))
+        return text
+
+    def _problems(self) -> Iterator[Problem]:
+        project = self.project
+        yield from bibliography_problems(project)
+        for path, outcome in self.outcomes.items():
+            yield from text_problems(project, path)
+            yield from outcome.problems
+
+    def _report(self, problems: Iterator[Problem]) -> None:
+        for problem in problems:
+            log.warning("%s", Problem(self.project.relative(problem.path), problem.line, problem.message))
+
+    def _add(self, files: Files, config: Any, uri: str, *, content: str | None = None, path: Path | None = None,
+             edit: str | None = None) -> None:  # fmt: skip
+        if content is None:
+            file = File.generated(config, uri, abs_src_path=str(path))
+        else:
+            file = File.generated(config, uri, content=content)
+        file.edit_uri = edit
+        files.append(file)
+
+    def _add_generated(self, files: Files, config: Any) -> None:
+        project = self.project
+        for uri, module, text in api_pages(project):
+            self.pages[uri] = module
+            self._add(files, config, uri, content=text, edit=f"../{project.relative(project.sources.paths[module])}")
+        self._add(files, config, "api/index.md", content=api_index(project))
+        self._add(files, config, "papers/index.md", content=catalogue(project))
+        page = render_bibliography(project)
+        self._add(files, config, "bibliography.md", content=page, edit="../references.bib")
+
+    def _navigation(self, nav: list) -> list:
+        """`papers/` and `api/` in mkdocs.yml stand for their pages by family; within a family the oldest paper is first."""
+        notes: dict[str, list] = {}
+        for note in self.project.notes:
+            notes.setdefault(FAMILIES.get(note.family, note.family), []).append(page_of(note))
+        modules: dict[str, list] = {}
+        for uri, module in self.pages.items():
+            parts = module.split(".")
+            modules.setdefault(FAMILIES.get(parts[1], parts[1]) if len(parts) > 2 else "", []).append({parts[-1]: uri})
+        api: list = [{"Modules": "api/index.md"}, *modules.pop("", []), *({name: pages} for name, pages in modules.items())]
+        papers: list = ["papers/index.md", *({name: pages} for name, pages in notes.items())]
+        parts = {"papers/": papers, "api/": api}
+        return [{t: parts.get(p, p) for t, p in i.items()} if isinstance(i, dict) else parts.get(i, i) for i in nav]
+
+    def _figure(self, svg: str) -> str:
+        uri = f"assets/figures/{digest(svg)[:16]}.svg"
+        self.figures[uri] = svg
+        return uri
+
+    def _link(self, key: str) -> str:
+        """Where a citation on the page being rendered leads.
+
+        In a page MkDocs follows links to sources and checks them; docstrings are rendered out of its sight.
+        """
+        uri = self.page.file.src_uri
+        if uri in self.pages:
+            return f"{self.files.get_file_from_path('bibliography.md').url_relative_to(self.page.file)}#{key}"
+        return f"{relative('bibliography.md', uri)}#{key}"
+
+    def _missing(self, key: str) -> None:
+        """Unknown keys in notes are reported with their lines by the check; this is for docstrings."""
+        uri = self.page.file.src_uri
+        if uri not in self.sources:
+            log.warning("%s: unknown citation key @%s: add it to references.bib", uri, key)
+
+    def _repository(self, config: Any) -> str:
+        return f"{config.repo_url.rstrip('/')}/blob/main/" if config.repo_url else ""
+
+    def _base(self, files: Files, config: Any) -> Any:
+        """What the look of every page depends on."""
+        engine = [(str(p.relative_to(ENGINE)), hashlib.sha256(p.read_bytes()).hexdigest())
+                  for p in sorted(ENGINE.rglob("*")) if p.suffix in {".py", ".html", ".css", ".js"}]  # fmt: skip
+        return [
+            engine,
+            sys.version,
+            [_version(library) for library in _LIBRARIES],
+            [path.read_text("utf-8") for path in sorted(self.project.root.glob("*.yml"))],
+            config.site_url,
+            config.use_directory_urls,
+            sorted(file.src_uri for file in files if not file.src_uri.startswith("assets/figures/")),
+        ]
+
+
+def _titles(items: list) -> list:
+    """The navigation as JSON: every title and address in it."""
+    return [[item.title, getattr(item, "url", None), _titles(item.children or [])] for item in items]
+
+
+def _as_it_is(source: str, *args: Any, **kwargs: Any) -> str:
+    return f'<div class="output" markdown="0">{source}</div>'
+
+
+def _inventory(mkdocstrings: Any) -> Any:
+    return mkdocstrings.handlers.inventory if mkdocstrings else None
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
