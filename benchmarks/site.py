@@ -11,7 +11,6 @@ import csv
 import datetime
 import os
 import platform
-import random
 import re
 import shutil
 import signal
@@ -23,160 +22,8 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from textwrap import dedent
 
-from papercode.site.notes import FAMILIES, HEADINGS
-
-WORDS = [
-    w
-    for w in (
-        "the model reads a sequence of tokens and returns one vector for each of them because every layer mixes what "
-        "positions know with weights that depend on their content while the residual path keeps what was there before "
-        "training moves parameters so that likely continuations gain probability and unlikely ones lose it in practice "
-        "a larger batch gives a steadier gradient but fewer steps for the same budget"
-    ).split()
-]
-FORMULAS = [
-    r"\operatorname{softmax}\left(\frac{QK^\top}{\sqrt{d_k}}\right)V",
-    r"\begin{aligned} h_t &= \tanh(W x_t + U h_{t-1}) \\ y_t &= V h_t \end{aligned}",
-    r"\mathcal{L} = -\sum_{t=1}^{n} \log p(x_t \mid x_{<t})",
-]
-
-
-def paragraph(rng: random.Random, words: int) -> str:
-    text = " ".join(rng.choice(WORDS) for _ in range(words))
-    return text.capitalize() + f", with $d_{{{rng.randrange(9)}}} = {rng.randrange(9)}$."
-
-
-def note(number: int, rng: random.Random, modules: list[str]) -> str:
-    module = modules[number % len(modules)]
-    parts = [f"---\nkey: author{2000 + number}word\nmodule: {module}\nbuilds_on: []\n---\n\n# Paper {number}"]
-    snippets = [
-        f'```pycon exec="on" source="above"\n>>> import torch\n>>> from {module} import Layer0\n>>> layer = Layer0(8, 8)\n'
-        f'>>> print(sum(p.numel() for p in layer.parameters()))\n72\n```',
-        '```pycon exec="on" source="above"\n>>> print(layer(torch.zeros(2, 8)).shape)\ntorch.Size([2, 8])\n```',
-        f'```pycon exec="on" source="above"\n>>> print({number} + 1)\n{number + 1}\n```',
-        '```python exec="on"\noptimizer = torch.optim.AdamW(layer.parameters())\nfor step in range(20):\n    loss = layer(torch.ones(4, 8)).square().mean()\n'
-        '    optimizer.zero_grad()\n    loss.backward()\n    optimizer.step()\nprint("trained")\n```',
-        '```python exec="on" html="on"\nimport io\nimport matplotlib\nmatplotlib.use("svg")\nimport matplotlib.pyplot as plt\n'
-        f"figure, axes = plt.subplots()\naxes.plot([i * {number + 1} % 17 for i in range(50)])\nbuffer = io.StringIO()\n"
-        'figure.savefig(buffer, format="svg")\nplt.close(figure)\nprint(buffer.getvalue()[buffer.getvalue().index("<svg"):])\n```',
-    ]
-    # one session a page: markdown-exec needs its name
-    snippets = [s.replace('exec="on"', f'exec="on" session="s{number}"', 1) for s in snippets]
-    for place, heading in enumerate(HEADINGS):
-        parts.append(heading)
-        parts.append(paragraph(rng, 100))
-        if place % 3 == 0:
-            parts.append(f"$$\n{FORMULAS[place // 3 % 3]}\n$$")
-        if place % 3 == 1:
-            parts.append(snippets[place // 3 % len(snippets)])
-    return "\n\n".join(parts) + "\n"
-
-
-def module(number: int, family: str, previous: list[str]) -> str:
-    imports = "\n".join(f"from {name} import Layer0 as Older{i}" for i, name in enumerate(previous[-2:]))
-    classes = "".join(
-        dedent(f'''
-
-        class Layer{i}(nn.Module):
-            """One affine map of the {family} family.
-
-            Args:
-                d_in: width of the input, in features.
-                d_out: width of the output, in features.
-
-            Raises:
-                ValueError: a width is not positive.
-            """
-
-            def __init__(self, d_in: int, d_out: int) -> None:
-                super().__init__()
-                if d_in < 1 or d_out < 1:
-                    raise ValueError(f"d_in={{d_in}} and d_out={{d_out}} must be positive")
-                self.map = nn.Linear(d_in, d_out)
-
-            def forward(self, x: Tensor) -> Tensor:
-                """Maps x (b n d_in) to (b n d_out).
-
-                Args:
-                    x: the input.
-
-                Returns:
-                    The mapped input.
-                """
-                return self.map(x)
-
-            def loss(self, x: Tensor, y: Tensor) -> Tensor:
-                """The mean squared distance between the map of x and y, both (b n d).
-
-                Args:
-                    x: the input.
-                    y: the target.
-                """
-                return (self(x) - y).square().mean()
-        ''')
-        for i in range(4)
-    )
-    return f'"""Module {number}."""\n\nimport torch\nfrom torch import Tensor, nn\n\n{imports}\n{classes}'
-
-
-def generate(folder: Path, notes: int) -> tuple[Path, Path]:
-    """The same notes and modules as a papercode project and as a stock MkDocs project."""
-    rng, families = random.Random(0), list(FAMILIES)
-    ours, stock = folder / "ours", folder / "stock"
-    names: list[str] = []
-    for number in range(notes // 2):
-        family = families[number * len(families) // max(notes // 2, 1)]
-        path = ours / "src" / "zoo" / family / f"m{number}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(module(number, family, names))
-        for package in (path.parent, path.parent.parent):
-            (package / "__init__.py").write_text('"""A package."""\n')
-        names.append(f"zoo.{family}.m{number}")
-    (ours / "docs").mkdir()
-    for page in ("index", "about", "reading"):
-        (ours / "docs" / f"{page}.md").write_text(f"# {page}\n\n{paragraph(rng, 400)}\n")
-    entries = []
-    for number in range(notes):
-        family = names[number % len(names)].split(".")[1]
-        text = note(number, rng, names)
-        entries.append(f"@misc{{author{2000 + number}word, title={{Paper {number}}}, author={{Doe, Jane}}, year={{2017}}}}\n")
-        for path in (ours / "papers" / family / f"p{number}.md", stock / "docs" / "papers" / family / f"p{number}.md"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    (ours / "references.bib").write_text("\n".join(entries))
-    shutil.copytree(ours / "src", stock / "src")
-    shutil.copytree(ours / "docs", stock / "docs", dirs_exist_ok=True)
-    for name in names:
-        page = stock / "docs" / "api" / f"{name}.md"
-        page.parent.mkdir(exist_ok=True)
-        page.write_text(f"# {name}\n\n::: {name}\n")
-    common = """
-        site_name: notes
-        theme:
-          name: material
-          font: false
-          features: [content.code.copy, navigation.tabs, navigation.prune, search.suggest, search.highlight]
-        markdown_extensions: [attr_list, md_in_html, admonition, def_list, footnotes, tables, {toc: {permalink: true}},
-          pymdownx.highlight, pymdownx.inlinehilite, pymdownx.details, pymdownx.blocks.caption, pymdownx.superfences,
-          {pymdownx.tabbed: {alternate_style: true}}, {pymdownx.arithmatex: {generic: true}}]
-        """
-    (ours / "mkdocs.yml").write_text(
-        dedent(common)
-        + dedent("""
-        nav: [{Home: index.md}, about.md, reading.md, {Papers: papers/}, {Bibliography: bibliography.md}, {API: api/}]
-        plugins: [search, autorefs, papercode, {mkdocstrings: {handlers: {python: {paths: [src], options: {show_source: false}}}}}]
-        """)
-    )
-    (stock / "mkdocs.yml").write_text(
-        dedent(common)
-        + "plugins: [search, autorefs, markdown-exec, {mkdocstrings: {handlers: {python: {paths: [src]}}}}]\n"
-    )
-    katex = Path(".cache/papercode")
-    for found in katex.glob("katex-*"):  # not part of what is timed
-        shutil.copytree(found, ours / katex / found.name)
-    return ours, stock
+from generate_site import generate
 
 
 def environment(project: Path) -> dict[str, str]:
@@ -248,10 +95,12 @@ def serve(project: Path, papers: Path, rebuilds: int) -> dict[str, float]:
             prose.append(server.save(path, old, f"# Paper 1 edition{i}x", f"edition{i}x"))
             time.sleep(0.5)
             memory.append(server.memory())
-        for i in range(3):
-            old, new = f"print({i + 1} + 1)\n{i + 2}\n", f"print({i + 2} + 1)\n{i + 3}\n"
-            text = path.read_text().replace(old, new, 1)
-            path.write_text(text.replace("# Paper 1", f"# Again{i}x Paper 1", 1) if i == 0 else text.replace(f"Again{i - 1}x", f"Again{i}x", 1))
+        text = re.sub(r"^# .*$", "# Again", path.read_text(), count=1, flags=re.MULTILINE)
+        for i in range(1, 4):  # p1.md prints 1 + 1: change the code, its output and the title that we wait for
+            again = text.replace("print(1 + 1)\n2\n", f"print(1 + {i})\n{1 + i}\n").replace(
+                "# Again", f"# Again{i}x", 1
+            )
+            path.write_text(again)
             snippet.append(server.wait(f"/papers/{path.parent.name}/{path.stem}/", f"Again{i}x", 120))
             time.sleep(0.5)
         half = len(memory) // 2
@@ -300,9 +149,11 @@ def main() -> None:
             p20, p50, p80 = (values[round(q * (len(values) - 1))] for q in (0.2, 0.5, 0.8))
             base = statistics.median(measured["stock"][what])
             ratio = statistics.median(values) / base if base else float("nan")
-            rows.append(["site", what, provider, f"{arguments.notes} notes", f"{p20:.2f}", f"{p50:.2f}", f"{p80:.2f}", f"{ratio:.3f}",
-                         platform.processor() or platform.machine(), f"{os.cpu_count()} cores", platform.python_version(), commit,
-                         datetime.date.today().isoformat()])  # fmt: skip
+            rows.append([
+                "site", what, provider, f"{arguments.notes} notes", f"{p20:.2f}", f"{p50:.2f}", f"{p80:.2f}",
+                f"{ratio:.3f}", platform.machine(), f"{os.cpu_count()} cores", platform.python_version(), commit,
+                datetime.date.today().isoformat(),
+            ])  # fmt: skip
     for row in rows:
         print(*row, sep=", ")
     if not arguments.dry:
@@ -312,7 +163,8 @@ def main() -> None:
         with path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             if new:
-                writer.writerow("benchmark what provider shape p20 p50 p80 ratio device cores python commit date".split())
+                names = "benchmark what provider shape p20 p50 p80 ratio machine cores python commit date"
+                writer.writerow(names.split())
             writer.writerows(rows)
 
 

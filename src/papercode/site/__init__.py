@@ -1,1 +1,1 @@
-"""The site engine: bibliography, notes, snippets, the MkDocs plugin and the `papercode` command; never imports torch."""
+"""The site engine: bibliography, notes, snippets, the MkDocs plugin, the `papercode` command. Without torch."""

@@ -30,8 +30,6 @@ def _page(project: Project, module: str) -> str:
     )
 
 
-
-
 def api_index(project: Project) -> str:
     """The Markdown of the page that lists the modules with what their docstrings say first."""
     rows = []

@@ -37,8 +37,7 @@ def text_problems(project: Project, path: Path) -> Iterator[Problem]:
     for key, line in cited_keys(text, project.bibliography):
         if key not in project.bibliography:
             yield Problem(path, line, f"unknown citation key @{key}: add it to references.bib or correct it")
-    note = next((note for note in project.notes if note.path == path), None)
-    if note:
+    if note := project.by_path.get(path):
         yield from note.problems
         yield from _front_matter_problems(project, note)
 
@@ -81,7 +80,7 @@ def formula_problems(project: Project, paths: Sequence[Path]) -> list[Problem]:
 
 
 def check(project: Project, paths: Sequence[Path] | None = None, *, run: bool = True) -> list[Problem]:
-    """Everything that is wrong with the pages `paths` (all of them if None), snippets included unless `run` is False."""
+    """Everything that is wrong with the pages `paths` (all if None), snippets included unless `run` is False."""
     chosen = pages(project) if paths is None else list(paths)
     found = list(bibliography_problems(project)) if paths is None else []
     for path in chosen:
@@ -94,6 +93,4 @@ def check(project: Project, paths: Sequence[Path] | None = None, *, run: bool = 
         sessions = [project.session(path) for path in chosen]
         for outcome in project.runner().run(sessions).values():
             found.extend(outcome.problems)
-    return sorted(
-        Problem(project.relative(p.path), p.line, p.message) for p in set(found)
-    )
+    return sorted(Problem(project.relative(p.path), p.line, p.message) for p in set(found))

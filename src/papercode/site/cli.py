@@ -22,7 +22,7 @@ PAGE = click.Path(exists=True, path_type=Path)
 @click.option("--project", "root", type=PROJECT, default=".", help="A folder of the project. [default: this one]")
 @click.pass_context
 def main(context: click.Context, root: Path) -> None:
-    """Notes on papers in which every claim is code that runs.
+    r"""Notes on papers in which every claim is code that runs.
 
     \b
     Write a note:   papercode new adaptation/lora --key hu2022lora

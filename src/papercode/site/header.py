@@ -56,7 +56,7 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("Builds on", _lineage(note.builds_on, project, page)),
         ("Built on by", _lineage([n.key for n in project.built_on_by(note.key)], project, page)),
     ]
-    lines = [f"<dt>{name}</dt>\n<dd markdown=\"span\">{value}</dd>" for name, value in rows if value]
+    lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
     cite = f'??? cite "Cite"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
     return '<dl class="paper-header" markdown="1" data-search-exclude>\n' + "\n".join(lines) + f"\n</dl>\n\n{cite}"
 

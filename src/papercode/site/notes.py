@@ -48,7 +48,7 @@ HEADINGS = (
     "### Where it breaks, and ideas",
 )
 
-_REQUIRED = {"key": str, "module": (str, list), "builds_on": list}
+_REQUIRED: dict[str, Any] = {"key": str, "module": (str, list), "builds_on": list}
 _OPTIONAL: dict[str, Any] = {"time_limit": (int, float), "reading": str, "tags": list, "search": dict}
 _HEADING = re.compile(r"(#{1,3}) +(.+?)\s*#*\s*(?:\{[^}]*\})?\s*$")
 
@@ -109,7 +109,9 @@ def load_note(path: Path) -> Note:
     note = Note(path, path.parent.name, text)
     note.meta = _front_matter(note)
     if note.family not in FAMILIES:
-        note.problems.append(Problem(path, 1, f"unknown family {note.family!r}: move it to one of {', '.join(FAMILIES)}"))
+        note.problems.append(
+            Problem(path, 1, f"unknown family {note.family!r}: move it to one of {', '.join(FAMILIES)}")
+        )
     _check_headings(note)
     return note
 
@@ -177,7 +179,9 @@ def _check_headings(note: Note) -> None:
         if heading.startswith("# "):
             continue
         if heading not in HEADINGS:
-            message = f"unknown heading `{heading}`; own headings start at level 4, the template's are in CONTRIBUTING.md"
+            message = (
+                f"unknown heading `{heading}`; own headings start at level 4; CONTRIBUTING.md lists the template's"
+            )
             note.problems.append(Problem(note.path, number, message))
         elif HEADINGS.index(heading) < position:
             note.problems.append(Problem(note.path, number, f"heading `{heading}` is out of order"))

@@ -9,7 +9,7 @@ _NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:\.(?P<fraction>\d*))?(?:[eE](?P<expo
 
 
 class OutputChecker(doctest.OutputChecker):
-    """Doctest's comparison with ELLIPSIS and NORMALIZE_WHITESPACE; decimals may differ by one unit of the last digit written.
+    """Doctest's comparison with ELLIPSIS and NORMALIZE_WHITESPACE, and a tolerance of one unit of the last decimal.
 
     An expected `0.75` accepts 0.7512, 0.75 and 0.744; an expected `3` accepts nothing but 3, for counts are exact.
     """

@@ -82,7 +82,7 @@ class PageCache:
         index.add_entry_from_context = add_entry_from_context
 
     def keep_output(self, env: Any, site: Any) -> None:
-        """Lets the templates of `env` read a page's final HTML back; `site` is what all pages show: navigation, theme."""
+        """Lets the templates of `env` read a page's HTML back; `site` is what all pages show: the navigation."""
         get_template, around = env.get_template, digest(site)
 
         def get_cached(name: Any, *args: Any, **kwargs: Any) -> Any:
@@ -138,7 +138,9 @@ def _anchors_recorded(autorefs: Any) -> Iterator[list]:
     calls: list = []
     register = autorefs.register_anchor
 
-    def record(page: Any, identifier: str, anchor: str | None = None, *, title: Any = None, primary: bool = True) -> None:
+    def record(
+        page: Any, identifier: str, anchor: str | None = None, *, title: Any = None, primary: bool = True
+    ) -> None:
         calls.append([identifier, anchor, title, primary])
         register(page, identifier, anchor, title=title, primary=primary)
 

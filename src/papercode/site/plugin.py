@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jinja2 import FileSystemBytecodeCache
 from mkdocs.config import config_options
 from mkdocs.config.base import Config
 from mkdocs.plugins import BasePlugin, event_priority
@@ -23,7 +24,7 @@ from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.citations import CitationExtension
 from papercode.site.embed import HTML_FENCE, embed
-from papercode.site.header import api_page_of, header, insert_header, page_of, relative
+from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.notes import FAMILIES
 from papercode.site.page_cache import PageCache
 from papercode.site.problem import Problem
@@ -57,7 +58,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self.project = Project.find(Path(config.config_file_path).parent)
         self.pages: dict[str, Any] = {}
         self.page: Any = None
-        self.extension = CitationExtension(bibliography=self.project.bibliography, link=self._link, missing=self._missing)
+        self.extension = CitationExtension(
+            bibliography=self.project.bibliography, link=self._link, missing=self._missing
+        )
         config.markdown_extensions.append(self.extension)
         fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
         fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
@@ -71,11 +74,14 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def on_files(self, files: Files, *, config: Any) -> Files:
         """Runs the snippets and adds notes, figures, API pages, bibliography and assets to the site."""
         project = self.project
+        self.store = Store(project.cache / "pages") if self.config.cache else None
+        self.engine = _engine()
         self.figures: dict[str, str] = {}
-        self.notes = {note.path: note for note in project.notes}
         self.sources: dict[str, Path] = {}
         for note in project.notes:
-            self._add(files, config, page_of(note), path=note.path, edit=f"../papers/{note.path.relative_to(project.papers)}")
+            self._add(
+                files, config, page_of(note), path=note.path, edit=f"../papers/{note.path.relative_to(project.papers)}"
+            )
         for path in sorted(p for p in project.papers.rglob("*.*") if p.suffix in {".svg", ".png", ".jpg", ".webp"}):
             self._add(files, config, f"papers/{path.relative_to(project.papers)}", path=path)
         for file in files.documentation_pages():
@@ -92,7 +98,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             self._add(files, config, name, path=path)
         config.nav = self._navigation(config.nav) if config.nav else None
         self._report(self._problems())
-        self.cache = PageCache(Store(project.cache / "pages"), self._base(files, config)) if self.config.cache else None
+        self.cache = PageCache(self.store, self._base(files, config)) if self.store else None
         if self.cache and "material/search" in config.plugins:
             self.cache.keep_search(config.plugins["material/search"].search_index)
         self.files = files
@@ -110,7 +116,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         page.markdown = markdown
         module = self.pages.get(page.file.src_uri)
         code = "".join(self.project.sources.paths[m].read_text("utf-8") for m in [module] if m)
-        mentioned = [[k, e.label, e.reference] for k, e in self.project.bibliography.items() if k in markdown or k in code]
+        mentioned = [
+            [k, e.label, e.reference] for k, e in self.project.bibliography.items() if k in markdown or k in code
+        ]
         modules = self.project.sources.fingerprint(f"import {module}") if module else {}
         autorefs, mkdocstrings = config.plugins.get("autorefs"), config.plugins.get("mkdocstrings")
         if self.cache and autorefs:
@@ -125,6 +133,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
         if self.cache:
+            env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
             self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
             mkdocstrings.get_handler("python")  # its style sheet is written only if a handler was asked for
@@ -148,7 +157,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def _text(self, uri: str, path: Path, config: Any) -> str:
         text = embed(path.read_text("utf-8"), self.outcomes[path], lambda svg: relative(self._figure(svg), uri))
-        if note := self.notes.get(path):
+        if note := self.project.by_path.get(path):
             text = insert_header(text, header(note, self.project, self._repository(config)))
         return text
 
@@ -156,8 +165,20 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         project = self.project
         yield from bibliography_problems(project)
         for path, outcome in self.outcomes.items():
-            yield from text_problems(project, path)
+            yield from self._text_problems(path)
             yield from outcome.problems
+
+    def _text_problems(self, path: Path) -> list[Problem]:
+        """What the check says of a page's text; read back while nothing it looks at has changed."""
+        project = self.project
+        known = [list(project.bibliography), list(project.sources.paths)]
+        key = digest("problems", self.engine, str(path), path.read_text("utf-8"), known)
+        kept = self.store.get(key) if self.store else None
+        if kept is None:
+            kept = [[problem.line, problem.message] for problem in text_problems(project, path)]
+            if self.store:
+                self.store.put(key, kept)
+        return [Problem(path, line, message) for line, message in kept]
 
     def _report(self, problems: Iterator[Problem]) -> None:
         for problem in problems:
@@ -183,7 +204,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self._add(files, config, "bibliography.md", content=page, edit="../references.bib")
 
     def _navigation(self, nav: list) -> list:
-        """`papers/` and `api/` in mkdocs.yml stand for their pages by family; within a family the oldest paper is first."""
+        """`papers/` and `api/` in mkdocs.yml stand for their pages, by family and from the oldest paper on."""
         notes: dict[str, list] = {}
         for note in self.project.notes:
             notes.setdefault(FAMILIES.get(note.family, note.family), []).append(page_of(note))
@@ -191,8 +212,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         for uri, module in self.pages.items():
             parts = module.split(".")
             modules.setdefault(FAMILIES.get(parts[1], parts[1]) if len(parts) > 2 else "", []).append({parts[-1]: uri})
-        api: list = [{"Modules": "api/index.md"}, *modules.pop("", []), *({name: pages} for name, pages in modules.items())]
-        papers: list = ["papers/index.md", *({name: pages} for name, pages in notes.items())]
+        shared = modules.pop("", [])
+        api: list = [{"Modules": "api/index.md"}, *shared, *({name: found} for name, found in modules.items())]
+        papers: list = ["papers/index.md", *({name: found} for name, found in notes.items())]
         parts = {"papers/": papers, "api/": api}
         return [{t: parts.get(p, p) for t, p in i.items()} if isinstance(i, dict) else parts.get(i, i) for i in nav]
 
@@ -207,8 +229,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         In a page MkDocs follows links to sources and checks them; docstrings are rendered out of its sight.
         """
         uri = self.page.file.src_uri
-        if uri in self.pages:
-            return f"{self.files.get_file_from_path('bibliography.md').url_relative_to(self.page.file)}#{key}"
+        bibliography = self.files.get_file_from_path("bibliography.md")
+        if uri in self.pages and bibliography:
+            return f"{bibliography.url_relative_to(self.page.file)}#{key}"
         return f"{relative('bibliography.md', uri)}#{key}"
 
     def _missing(self, key: str) -> None:
@@ -222,10 +245,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def _base(self, files: Files, config: Any) -> Any:
         """What the look of every page depends on."""
-        engine = [(str(p.relative_to(ENGINE)), hashlib.sha256(p.read_bytes()).hexdigest())
-                  for p in sorted(ENGINE.rglob("*")) if p.suffix in {".py", ".html", ".css", ".js"}]  # fmt: skip
         return [
-            engine,
+            self.engine,
             sys.version,
             [_version(library) for library in _LIBRARIES],
             [path.read_text("utf-8") for path in sorted(self.project.root.glob("*.yml"))],
@@ -238,6 +259,18 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 def _titles(items: list) -> list:
     """The navigation as JSON: every title and address in it."""
     return [[item.title, getattr(item, "url", None), _titles(item.children or [])] for item in items]
+
+
+def _engine() -> list:
+    """The engine's own files: a change of it may change every page."""
+    kinds = {".py", ".html", ".css", ".js"}
+    files = sorted(path for path in ENGINE.rglob("*") if path.suffix in kinds)
+    return [[path.relative_to(ENGINE).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+
+
+def _folder(path: Path) -> str:
+    path.mkdir(parents=True, exist_ok=True)
+    return str(path)
 
 
 def _as_it_is(source: str, *args: Any, **kwargs: Any) -> str:
@@ -253,4 +286,3 @@ def _version(library: str) -> str | None:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return None
-

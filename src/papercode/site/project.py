@@ -65,6 +65,11 @@ class Project:
         )
 
     @cached_property
+    def by_path(self) -> dict[Path, Note]:
+        """The note in each file."""
+        return {note.path: note for note in self.notes}
+
+    @cached_property
     def by_key(self) -> dict[str, Note]:
         """The note of each paper that has one."""
         return {note.key: note for note in self.notes}
@@ -85,13 +90,13 @@ class Project:
 
     def runner(self, *, cached: bool = True, jobs: int | None = None) -> Runner:
         """Runs snippets; with `cached`, only those whose outcome is not known."""
-        return Runner(self.source, Store(self.cache / "snippets") if cached else None, jobs)
+        return Runner(self.sources, Store(self.cache / "snippets") if cached else None, jobs)
 
     def session(self, path: Path) -> Session:
         """The executed fences of a Markdown file; a note may set its own time limit."""
-        text = path.read_text("utf-8")
-        limit = load_note(path).meta.get("time_limit", TIME_LIMIT) if self.papers in path.parents else TIME_LIMIT
-        return Session.of(self.relative(path), text, limit)
+        note = self.by_path.get(path)
+        text = note.text if note else path.read_text("utf-8")
+        return Session.of(self.relative(path), text, note.meta.get("time_limit", TIME_LIMIT) if note else TIME_LIMIT)
 
     def relative(self, path: Path) -> Path:
         """`path` as problems name it: from the project's root."""

@@ -103,7 +103,7 @@ class Snippet(pytest.Item):
             if stopped or problem.line == self.line or (self.index == 0 and problem.line not in own_lines):
                 raise SnippetFailure(problem)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:  # type: ignore[override]
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
         """The place and the difference, without a traceback through the engine."""
         if isinstance(excinfo.value, SnippetFailure):
             return str(excinfo.value)

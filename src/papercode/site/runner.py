@@ -1,12 +1,13 @@
 """Runs the executed fences of pages: each page in a fresh process, several at a time, results kept on disk."""
 
 import contextlib
+import functools
 import importlib.metadata
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from doctest import DocTestParser, Example
 from multiprocessing.connection import Connection, wait
@@ -49,8 +50,7 @@ class Session:
     @property
     def code(self) -> str:
         """All that is run, as one program; for finding imports."""
-        parts = [e.source for f in self.fences for e in examples(f)]
-        return "".join(parts) or ""
+        return "".join(example.source for fence in self.fences for example in examples(fence))
 
 
 def examples(fence: Fence) -> list[Example]:
@@ -87,8 +87,7 @@ class Outcome:
             found.append(Problem(path, line, f"snippet failed: {result['error']}"))
         for example, got in zip(examples(fence), result["examples"], strict=False):
             if not got["ok"]:
-                want = example.want if not example.exc_msg else example.want
-                message = f"snippet mismatch\nExpected:\n{_indented(want)}\nGot:\n{_indented(got['got'])}"
+                message = f"snippet mismatch\nExpected:\n{_indented(example.want)}\nGot:\n{_indented(got['got'])}"
                 found.append(Problem(path, fence.line + 1 + example.lineno, message))
         return found
 
@@ -107,13 +106,13 @@ class Runner:
     """Runs sessions, each in a process of its own, and keeps complete outcomes in `store`.
 
     Args:
-        folder: where the modules that snippets import live (`src`).
+        sources: the modules that snippets may import.
         store: None runs everything afresh.
         jobs: processes at a time.
     """
 
-    def __init__(self, folder: Path, store: Store | None, jobs: int | None = None):
-        self.sources = Sources(folder)
+    def __init__(self, sources: Sources, store: Store | None, jobs: int | None = None):
+        self.sources = sources
         self.store = store
         self.jobs = jobs or os.cpu_count() or 1
 
@@ -141,11 +140,9 @@ class Runner:
                 outcomes[session.path] = Outcome(session, kept or [], cached=True)
             else:
                 missing.setdefault(key, []).append(session)
-        done = 0
-        for key, outcome in self._execute(missing):
+        for done, (key, outcome) in enumerate(self._execute(missing), 1):
             if self.store and outcome.complete:
                 self.store.put(key, outcome.results)
-            done += 1
             for session in missing[key]:
                 outcomes[session.path] = Outcome(session, outcome.results, outcome.seconds)
             if progress:
@@ -250,6 +247,7 @@ def _serve(code: list[dict[str, str]], folder: str, name: str, seconds: float, p
     pipe.close()
 
 
+@functools.cache
 def _version(library: str) -> str | None:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(library)
@@ -269,7 +267,7 @@ _CONTEXT = _context()
 
 
 @contextlib.contextmanager
-def _plain_main() -> Iterable[None]:  # type: ignore[misc]
+def _plain_main() -> Iterator[None]:
     """Keeps multiprocessing from running the program that called us (mkdocs, pytest, a script) again in each worker."""
     main = sys.modules["__main__"]
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
@@ -281,23 +279,18 @@ def _plain_main() -> Iterable[None]:  # type: ignore[misc]
 
 
 def progress_bar() -> Callable[[int, int, Outcome], None]:
-    """A progress callback that draws a bar on the terminal, or a line a page where there is none."""
+    """A progress callback that draws a bar on the terminal, and now and then a line where there is none."""
     from tqdm import tqdm
 
     bars: list[Any] = []
+    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log wants few lines
 
     def advance(done: int, of: int, outcome: Outcome) -> None:
         if not bars:
-            bars.append(tqdm(total=of, desc="running snippets", unit="page", leave=False))
-        bars[0].set_postfix_str(outcome.session.path.name)
+            bars.append(tqdm(total=of, desc="running snippets", unit="page", leave=False, mininterval=pause))
+        bars[0].set_postfix_str(outcome.session.path.name, refresh=False)
         bars[0].update()
         if done == of:
             bars.pop().close()
 
     return advance
-
-
-def run_page(runner: Runner, sessions: Sequence[Session]) -> list[Outcome]:
-    """The outcomes in the order of `sessions`."""
-    outcomes = runner.run(sessions)
-    return [outcomes[session.path] for session in sessions]

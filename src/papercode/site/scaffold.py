@@ -18,9 +18,8 @@ def scaffold(project: Project, name: str, key: str, title: str | None = None) ->
     """
     family, _, stem = name.partition("/")
     if family not in FAMILIES or not re.fullmatch(r"[a-z][a-z0-9_]*", stem):
-        raise ValueError(
-            f"name={name!r} must be family/name in small letters, digits and underscores; families: {', '.join(FAMILIES)}"
-        )
+        families = ", ".join(FAMILIES)
+        raise ValueError(f"name={name!r} must be family/name in small letters, digits and _; families: {families}")
     year = re.search(r"\d{4}", key)
     if not re.fullmatch(KEY, key) or not year:
         raise ValueError(f"key={key!r} must be author, year and first word of the title, such as hu2022lora")

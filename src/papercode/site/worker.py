@@ -114,8 +114,8 @@ def _run_claim(code: str, name: str, namespace: dict[str, Any], started: Callabl
     """Runs a `pycon` fence: each example's output, echoed values included, is compared with what is written."""
     try:
         examples = doctest.DocTestParser().get_examples(code, name)
-    except ValueError as error:  # inconsistent prompts
-        return {"examples": [], "error": str(error), "error_line": None, "output": ""}
+    except ValueError as inconsistent:  # prompts
+        return {"examples": [], "error": str(inconsistent), "error_line": None, "output": ""}
     results = []
     for index, example in enumerate(examples):
         started(index)
@@ -153,14 +153,14 @@ def _run_script(code: str, name: str, namespace: dict[str, Any], started: Callab
     """Runs a `python` fence and keeps what it prints."""
     started(0)
     output = Output()
-    error = line = None
     try:
         with contextlib.redirect_stdout(output):
             exec(compile(code, name, "exec", dont_inherit=True), namespace)
     except OutputLimitError as exception:
         return {"examples": [], "error": str(exception), "error_line": None, "output": ""}
     except BaseException as exception:
-        error = "".join(traceback.format_exception_only(exception)).strip()
+        message = "".join(traceback.format_exception_only(exception)).strip()
         frames = [frame for frame in traceback.extract_tb(exception.__traceback__) if frame.filename == name]
         line = frames[-1].lineno if frames else getattr(exception, "lineno", None)
-    return {"examples": [], "error": error, "error_line": line, "output": output.getvalue()}
+        return {"examples": [], "error": message, "error_line": line, "output": output.getvalue()}
+    return {"examples": [], "error": None, "error_line": None, "output": output.getvalue()}
