@@ -1,12 +1,12 @@
 r"""The formulas of a Markdown text as pymdownx.arithmatex sees them, and what it would leave on the page as raw TeX.
 
-A text is taken apart into pieces the way Python-Markdown does it: blocks between blank lines, list items, headings, cells
-of tables, what stands in admonitions and quotes. A piece that is nothing but `$$…$$`, `\[…\]` or `\begin{…}…\end{…}` is a
-display formula; in any other piece `$…$` and `\(…\)` are inline. The patterns are arithmatex's own.
+A text is taken apart into pieces the way Python-Markdown does it: blocks between blank lines, list items, headings,
+cells of tables, what stands in admonitions and quotes. A piece that is nothing but `$$…$$`, `\[…\]` or
+`\begin{…}…\end{…}` is a display formula; in any other piece `$…$` and `\(…\)` are inline. The patterns are its own.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +23,16 @@ from papercode.site.prose import BLANK, line_of, without_code
 
 _BLOCK = re.compile(rf"(?s)^(?:{RE_DOLLAR_BLOCK}|{RE_BRACKET_BLOCK}|{RE_TEX_BLOCK})[ ]*$")
 _INLINE = re.compile(rf"(?:{RE_SMART_DOLLAR_INLINE}|{RE_BRACKET_INLINE})")
+_ESCAPED = re.compile(r"(?<!\\)(?:\\\\)+(?=\$|\\\()")
 _TWO_DOLLARS = re.compile(r"(?<!\\)(?:\\\\)*\$\$")
 _RAW_HTML = re.compile(
-    r"^ {0,3}<(?P<tag>address|article|aside|blockquote|center|details|div|dl|fieldset|figcaption|figure|footer|form|header"
-    r"|main|nav|ol|p|pre|script|section|style|summary|table|textarea|ul)\b(?P<attributes>[^>]*)>.*?</(?P=tag)>",
+    r"^ {0,3}<(?P<tag>address|article|aside|blockquote|center|details|div|dl|fieldset|figcaption|figure|footer|form"
+    r"|header|main|nav|ol|p|pre|script|section|style|summary|table|textarea|ul)\b(?P<attributes>[^>]*)>.*?</(?P=tag)>",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _TITLED = re.compile(r"(?:!!!|\?\?\?\+?|===[!+]*)[ ]")
 _HEADING = re.compile(r"#{1,6}")
-_RULE = re.compile(r" {0,3}(?:(?:-+ {0,2}){3,}|(?:_+ {0,2}){3,}|(?:\*+ {0,2}){3,})$|(?:=+|-+) *$")
+_RULE = re.compile(r" {0,3}(?:(?:-+ {0,2}){3,}|(?:_+ {0,2}){3,}|(?:\*+ {0,2}){3,})$|(?:=+|-+) *$|///")
 _ITEM = re.compile(r" {0,3}(?:\d+\.|[*+-]) +")
 _NESTED_ITEM = re.compile(r" {4,7}(?:\d+\.|[*+-]) +")
 _QUOTE = re.compile(r" {0,3}> ?")
@@ -63,21 +64,19 @@ def find_formulas(text: str) -> list[Formula]:
     """The formulas of a Markdown text from top to bottom; none is found in code, comments or raw HTML."""
     found = []
     for piece in _pieces(text):
-        block = _BLOCK.match(piece.text)
-        if block:
+        if block := _BLOCK.match(piece.text):
             tex = block["math"] or block["math2"] or block["math3"]
             lead = piece.text.index(tex) + len(tex) - len(tex.lstrip())
             found.append(Formula(piece.line + line_of(piece.text, lead) - 1, tex.strip(), True))
-            continue
-        for match in _INLINE.finditer(piece.text):
-            tex = match[3] or match[6]
-            if tex:
-                found.append(Formula(piece.line + line_of(piece.text, match.start()) - 1, tex, False))
+        else:
+            for match in _inline(piece.text):
+                line = piece.line + line_of(piece.text, match.start()) - 1
+                found.append(Formula(line, match[3] or match[6], False))
     return found
 
 
 def lint_math(path: Path, text: str) -> list[Problem]:
-    """What arithmatex would leave as raw TeX, or read otherwise than it is meant; `path` is only named in the problems."""
+    """What arithmatex would leave as raw TeX, or read otherwise than it is meant, in the text of the file `path`."""
     problems = []
 
     def report(piece: _Piece, position: int, message: str) -> None:
@@ -85,66 +84,72 @@ def lint_math(path: Path, text: str) -> list[Problem]:
 
     opened: _Piece | None = None  # a piece that ends inside $$
     for piece in _pieces(text):
-        marks = [match.end() - 2 for match in _TWO_DOLLARS.finditer(piece.text)]
-        if len(marks) % 2:
+        if len(_marks(piece.text)) % 2 == 0:
             if opened is None:
-                opened = piece
-            else:
-                position = _TWO_DOLLARS.search(opened.text)
-                blank = opened.line + opened.text.count("\n") + 1
-                message = f"the formula that starts here is cut by line {blank}: no blank lines and no lists inside $$"
-                report(opened, position.end() - 2 if position else 0, message)
-                opened = None
+                _lint_piece(piece, report)
         elif opened is None:
-            _lint_piece(piece, marks, report)
+            opened = piece
+        else:
+            after = opened.line + opened.text.count("\n")
+            message = f"the formula that starts here is cut after line {after}: no blank lines, no list items inside $$"
+            report(opened, _marks(opened.text)[-1], message)
+            opened = None
     if opened is not None:
-        position = _TWO_DOLLARS.search(opened.text)
-        report(opened, position.end() - 2 if position else 0, "this $$ is never closed: add the second one")
+        report(opened, _marks(opened.text)[-1], "this $$ is never closed: add the second one")
     masked = without_code(text)
     for match in _RAW_HTML.finditer(masked):
         if _is_raw(match) and match["tag"].lower() not in ("script", "style", "pre", "textarea"):
-            inside = _INLINE.search(match[0])
-            if inside and (inside[3] or inside[6]):
+            for inside in _inline(match[0])[:1]:
                 line = line_of(masked, match.start() + inside.start())
-                tag = match["tag"]
-                message = (
-                    f'a formula in raw HTML stays TeX: write <{tag} markdown="1">, or markdown="span" for one line'
-                )
+                message = f'a formula in raw HTML stays TeX: write <{match["tag"]} markdown="1"> (or "span" for a line)'
                 problems.append(Problem(path, line, message))
     return sorted(problems)
 
 
-def _lint_piece(piece: _Piece, marks: list[int], report) -> None:  # type: ignore[no-untyped-def]
-    text = piece.text
+def _lint_piece(piece: _Piece, report: Callable[[_Piece, int, str], None]) -> None:
+    text, marks, rest = piece.text, _marks(piece.text), _without_inline(piece.text)
     if _BLOCK.match(text):
         if len(marks) > 2:
             report(piece, marks[2], "two formulas in one block: put a blank line between them")
-        return
-    if marks:
+    elif marks:
         first, last = marks[0], marks[-1]
         if _BLOCK.match(text.strip(" ")):
-            message = (
-                "arithmatex sees this formula only if it is indented by 0, 4, 8 … spaces, as lists and admonitions are"
-            )
+            message = "indent the formula by 0, 4, 8 … spaces, like the list or admonition it stands in"
         elif not text[:first].strip() and "\n" in text[first:last]:
             message = "put a blank line after the closing $$"
         elif not text[last + 2 :].strip() and text[:first].endswith("\n"):
             message = "put a blank line before the opening $$"
         else:
-            message = (
-                "$$ within a paragraph stays TeX: write $…$, or put the formula on lines of its own between blank lines"
-            )
+            message = "$$ within a paragraph stays TeX: write $…$, or put the formula between blank lines"
         report(piece, first, message)
-        return
-    rest = _INLINE.sub(lambda match: re.sub(r"[^\n]", BLANK, match[0]), text)
-    if match := re.search(r"\\\[(?=[^\n]*[\\^_={])|\\begin\{[a-z]+\*?\}", rest):
+    elif match := re.search(r"\\\[(?=[^\n]*[\\^_={]|\s*$)|\\begin\{[a-z]+\*?\}", rest, re.MULTILINE):
         name = match[0].replace("\\[", "\\[…\\]")
-        report(piece, match.start(), f"{name} is a formula only between blank lines, on lines of its own")
+        report(piece, match.start(), f"{name} is a formula only between blank lines, and without any inside")
     elif match := re.search(r"(?<!\\)\$", rest):
         message = "this $ opens no formula: close it, leave no space just inside the dollars, or write \\$ for the sign"
         report(piece, match.start(), message)
     elif match := re.search(r"(?<!\\)\\[()]", rest):
         report(piece, match.start(), f"this {match[0]} has no partner: inline formulas are $…$ or \\(…\\)")
+
+
+def _inline(text: str) -> list[re.Match[str]]:
+    """The inline formulas of a piece; group 3 or 6 of each holds the TeX."""
+    text = _ESCAPED.sub(lambda match: BLANK * len(match[0]), text)
+    return [match for match in _INLINE.finditer(text) if match[3] or match[6]]
+
+
+def _without_inline(text: str) -> str:
+    text = _ESCAPED.sub(lambda match: BLANK * len(match[0]), text)
+    for match in _inline(text):
+        text = text[: match.start()] + re.sub(r"[^\n]", BLANK, match[0]) + text[match.end() :]
+    return text
+
+
+def _marks(text: str) -> list[int]:
+    """Where `$$` stands, as opposed to the end of one inline formula beside the start of the next."""
+    rest = _without_inline(text)
+    ends = [match.end() for match in _TWO_DOLLARS.finditer(text)]
+    return [end - 2 for end in ends if "$" in rest[end - 2 : end]]
 
 
 def _is_raw(match: re.Match[str]) -> bool:
@@ -153,43 +158,43 @@ def _is_raw(match: re.Match[str]) -> bool:
 
 def _pieces(text: str) -> Iterator[_Piece]:
     text = without_code(text)
-    text = _RAW_HTML.sub(lambda m: re.sub(r"[^\n]", " ", m[0]) if _is_raw(m) else m[0], text)
+    text = _RAW_HTML.sub(lambda match: re.sub(r"[^\n]", " ", match[0]) if _is_raw(match) else match[0], text)
     yield from _blocks([(number, line.expandtabs(4)) for number, line in enumerate(text.split("\n"), 1)])
 
 
 def _blocks(lines: _Lines) -> Iterator[_Piece]:
-    """Splits at blank lines; what is indented belongs to a container and is moved left by whole levels of four spaces."""
+    """Splits at blank lines; what is indented belongs to a container and moves left by whole levels of four spaces."""
     block: _Lines = []
     for number, line in [*lines, (0, "")]:
         if line.strip():
             block.append((number, line))
         elif block:
-            first = block[0][1]
-            level = (len(first) - len(first.lstrip())) // 4 * 4
-            yield from _parts([(n, _outdent(text, level)) for n, text in block])
+            level = _indent(block[0][1]) // 4 * 4
+            yield from _parts([(n, text[min(level, _indent(text)) :]) for n, text in block])
             block = []
 
 
-def _outdent(line: str, level: int) -> str:
-    return line[min(level, len(line) - len(line.lstrip())) :]
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _parts(lines: _Lines) -> Iterator[_Piece]:
     """Takes one block apart, in the order in which Python-Markdown's processors look at it."""
     if not lines:
         return
-    whole = _Piece(lines[0][0], "\n".join(line for _, line in lines))
+    number, first = lines[0]
+    whole = _Piece(number, "\n".join(line for _, line in lines))
     if (at := _first(_TITLED, lines)) is not None:
         yield from _parts(lines[:at])
         yield _Piece(*lines[at])
-        end = next((n for n in range(at + 1, len(lines)) if not lines[n][1].startswith("    ")), len(lines))
-        yield from _blocks([(number, line[4:]) for number, line in lines[at + 1 : end]])
+        end = next((n for n in range(at + 1, len(lines)) if _indent(lines[n][1]) < 4), len(lines))
+        yield from _blocks([(n, line[4:]) for n, line in lines[at + 1 : end]])
         yield from _parts(lines[end:])
     elif _BLOCK.match(whole.text):
         yield whole
-    elif len(lines) > 1 and "|" in lines[0][1] and _TABLE_RULE.match(lines[1][1]):
-        for number, line in lines:
-            yield from (_Piece(number, cell) for cell in _CELL_BORDER.split(line))
+    elif len(lines) > 1 and "|" in first and _TABLE_RULE.match(lines[1][1]):
+        for n, line in lines:
+            yield from (_Piece(n, cell) for cell in _CELL_BORDER.split(line))
     elif (at := _first(_HEADING, lines)) is not None:
         yield from _parts(lines[:at])
         yield _Piece(*lines[at])
@@ -197,13 +202,13 @@ def _parts(lines: _Lines) -> Iterator[_Piece]:
     elif (at := _first(_RULE, lines)) is not None:
         yield from _parts(lines[:at])
         yield from _parts(lines[at + 1 :])
-    elif _ITEM.match(lines[0][1]):
+    elif _ITEM.match(first):
         yield from _items(lines)
     elif (at := _first(_QUOTE, lines)) is not None:
         yield from _parts(lines[:at])
-        yield from _blocks([(number, _QUOTE.sub("", line, count=1)) for number, line in lines[at:]])
-    elif note := _NOTE.match(lines[0][1]):
-        yield from _parts([(lines[0][0], lines[0][1][note.end() :]), *lines[1:]])
+        yield from _blocks([(n, _QUOTE.sub("", line, count=1)) for n, line in lines[at:]])
+    elif note := _NOTE.match(first):
+        yield from _parts([(number, first[note.end() :]), *lines[1:]])
     else:
         yield whole
 
@@ -211,12 +216,10 @@ def _parts(lines: _Lines) -> Iterator[_Piece]:
 def _items(lines: _Lines) -> Iterator[_Piece]:
     item: _Lines = []
     for number, line in lines:
-        if _NESTED_ITEM.match(line):
+        marker = _ITEM.match(line)
+        if marker or _NESTED_ITEM.match(line):
             yield from _parts(item)
-            item = [(number, line[4:])]
-        elif marker := _ITEM.match(line):
-            yield from _parts(item)
-            item = [(number, line[marker.end() :])]
+            item = [(number, line[marker.end() :] if marker else line[4:])]
         else:
             item.append((number, line))
     yield from _parts(item)
