@@ -39,7 +39,7 @@ class LoRALinear(nn.Module):
 
     _names: tuple[tuple[str, str, bool], ...] = (("in_features", "out_features", False), ("nx", "nf", True))
 
-    def __init__(self, base: nn.Module, r: int, alpha: float, *, dropout: float = 0.0):
+    def __init__(self, base: nn.Module, r: int, alpha: float | int, *, dropout: float = 0.0):
         super().__init__()
         if isinstance(base, LoRALinear):
             raise ValueError(f"base is adapted already: {base.extra_repr()}")

@@ -34,7 +34,7 @@ class LoRAEmbedding(LoRALinear):
 
     _names = (("num_embeddings", "embedding_dim", True),)
 
-    def __init__(self, base: nn.Module, r: int, alpha: float, *, dropout: float = 0.0):
+    def __init__(self, base: nn.Module, r: int, alpha: float | int, *, dropout: float = 0.0):
         super().__init__(base, r, alpha, dropout=dropout)
         if base.max_norm is not None:
             raise ValueError(f"max_norm={base.max_norm} rescales rows of the table in each call: nothing can be added")

@@ -44,7 +44,7 @@ class LoRAFusedLinear(LoRALinear):
         self,
         base: nn.Module,
         r: int,
-        alpha: float,
+        alpha: float | int,
         *,
         parts: Sequence[int],
         adapted: Sequence[int],

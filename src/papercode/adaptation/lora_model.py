@@ -56,7 +56,7 @@ def inject(
     targets: Targets,
     *,
     r: int,
-    alpha: float,
+    alpha: float | int,
     dropout: float = 0.0,
     layer: Callable[..., LoRALinear] | None = None,
 ) -> list[str]:

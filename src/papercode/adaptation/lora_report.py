@@ -32,7 +32,7 @@ class Report:
     def __str__(self) -> str:
         total = self.trainable + self.frozen
         return (
-            f"{self.trainable:,} of {total:,} parameters train ({self.trainable / total:.2%}): "
+            f"{self.trainable:,} of {total:,} parameters train ({self.trainable / max(total, 1):.2%}): "
             f"{sum(self.adapters.values()):,} in {len(self.adapters)} adapters, {sum(self.others.values()):,} elsewhere"
         )
 
