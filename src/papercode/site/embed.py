@@ -30,13 +30,13 @@ def embed(text: str, outcome: Outcome, figure: Callable[[str], str]) -> str:
         outcome: what its session gave.
         figure: stores an SVG as a file of the site and gives the link to it, relative to the page's source.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")
     shown = list(_rendered(outcome, figure))
     for fence, markdown in reversed(shown):
         # the lines that a block needs before and after it, indented as the fence was
         block = indent("\n" + markdown.strip("\n") + "\n", fence.indent, lambda line: True)
         lines[fence.line - 1 : fence.end] = block.split("\n")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _rendered(outcome: Outcome, figure: Callable[[str], str]) -> Iterator[tuple[Fence, str]]:

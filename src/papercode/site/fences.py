@@ -34,7 +34,7 @@ class Fence:
 
 def fences(text: str) -> Iterator[Fence]:
     """Yields the fenced code blocks of `text` from top to bottom, those inside admonitions and lists included."""
-    lines = text.splitlines()
+    lines = text.expandtabs(4).split("\n")  # as Markdown does: a form feed from a PDF ends no line
     number = 0
     while number < len(lines):
         opening = _OPENING.match(lines[number])
@@ -42,21 +42,30 @@ def fences(text: str) -> Iterator[Fence]:
             number += 1
             continue
         indent, fence = opening["indent"], opening["fence"]
-        start = number
-        number += 1
-        while number < len(lines) and lines[number].strip() != fence:
-            number += 1
-        body = [line[len(indent) :] if line.startswith(indent) else line.lstrip() for line in lines[start + 1 : number]]
+        start, body, closed = number, [], False
+        for line in lines[start + 1 :]:
+            content = _inside(line, indent)
+            closed = content is not None and content.rstrip() == fence
+            if closed or content is None:
+                break
+            body.append(content)
+        end = start + 1 + len(body) + closed
+        number = start + 2 + len(body)  # superfences does not look again at a line that broke a fence
         language, _, rest = opening["info"].strip().partition(" ")
         options = {key: value if quote else key for key, quote, value in _OPTION.findall(rest)}
-        closed = number < len(lines)
-        yield Fence(language, options, "\n".join(body) + "\n", start + 1, min(number + 1, len(lines)), indent, closed)
-        number += 1
+        yield Fence(language, options, "\n".join(body) + "\n", start + 1, end, indent, closed)
+
+
+def _inside(line: str, indent: str) -> str | None:
+    """`line` without what its fence is indented by; None if it stands further left, which breaks the fence off."""
+    if line.startswith(indent):
+        return line[len(indent) :]
+    return None if line.strip("> " if ">" in indent else None) else ""
 
 
 def without_fences(text: str) -> str:
     """`text` with the lines of its fenced code blocks blanked, so that line numbers stay true."""
-    lines = text.splitlines()
+    lines = text.split("\n")
     for fence in fences(text):
         lines[fence.line - 1 : fence.end] = [""] * (fence.end - fence.line + 1)
     return "\n".join(lines)
