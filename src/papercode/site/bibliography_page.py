@@ -63,7 +63,8 @@ def render(project: Project) -> str:
 
     A note cites the papers it names in its text and those it builds on.
     """
-    notes, cited_by = {}, {}
+    notes: dict[str, NoteLink] = {}
+    cited_by: dict[str, list[tuple[str, str]]] = {}
     for note in project.notes:
         module = next(iter(note.modules), None)
         known = module in project.sources.paths
@@ -93,9 +94,8 @@ def listing(
     introduction = f"{count} paper{'s' if count != 1 else ''}, {sum(key in notes for key in bibliography)} with a note."
     entries = sorted(bibliography.values(), key=lambda e: (_sortable(e), e.published, e.key))
     rows = [_row(entry, notes.get(entry.key), cited_by.get(entry.key, ())) for entry in entries]
-    return "\n".join(
-        [_HEAD.format(introduction=introduction), '<ul class="bib-list" markdown="1">', *rows, "</ul>", ""]
-    )
+    head = _HEAD.format(introduction=introduction)
+    return "\n".join([head, '<ul class="bib-list" markdown="1">', *rows, "</ul>", ""])
 
 
 def _row(entry: Entry, note: NoteLink | None, cited_by: Sequence[tuple[str, str]]) -> str:
@@ -106,14 +106,17 @@ def _row(entry: Entry, note: NoteLink | None, cited_by: Sequence[tuple[str, str]
         ours.append(f"[Note: {_text(note.title)}]({note.url})")
         if note.module and note.module_url:
             ours.append(f"[`{note.module}`]({note.module_url})")
+    source = entry.source
+    if not re.search(rf"\b{entry.year}\b(?!\.)", source) or entry.suffix:  # (ICLR 2015) has said it
+        source = f"{source}, {entry.cited_year}".lstrip(", ")
     citing = ", ".join(f"[{_text(title)}]({url})" for title, url in cited_by)
     lines = [
-        f'<li class="bib-entry" data-author="{escape(_sortable(entry))}" data-year="{year}" data-cited="{len(cited_by)}"'
-        f' data-words="{escape(entry.key)} {entry.cited_year}" markdown="1">',
-        f'<h3 id="{escape(entry.key)}" class="bib-title" markdown="span">{_text(entry.title)}'
-        f'<a class="headerlink" href="#{escape(entry.key)}" title="Link to this paper">¶</a></h3>',
+        f'<li class="bib-entry" markdown="1" data-author="{escape(_sortable(entry))}" data-year="{year}"'
+        f' data-cited="{len(cited_by)}" data-words="{escape(entry.key)} {entry.cited_year}">',
+        # a heading, so that the site's search leads to it; of level 4, so that the table of contents leaves it out
+        f'<h4 id="{escape(entry.key)}" class="bib-title" aria-level="2" markdown="span">{_text(entry.title)}</h4>',
         f'<p class="bib-authors" markdown="span">{_text(", ".join(entry.author_names))}</p>',
-        f'<p class="bib-source" markdown="span">{_text(", ".join(filter(None, [entry.source, entry.cited_year])))}</p>',
+        f'<p class="bib-source" markdown="span">{_text(source)}</p>',
     ]
     if places or ours:
         lines.append(f'<p class="bib-links" markdown="span">{" · ".join([*places, *ours])}</p>')
@@ -122,7 +125,7 @@ def _row(entry: Entry, note: NoteLink | None, cited_by: Sequence[tuple[str, str]
     lines += [
         '<details class="bib-bibtex" markdown="0" data-search-exclude><summary>BibTeX</summary>'
         '<button type="button" class="bib-copy" hidden data-done="Copied">Copy</button>'
-        f'<pre class="no-copy"><code>{_code(entry.bibtex)}</code></pre></details>',
+        f'<pre class="no-copy"><code>{_escaped(entry.bibtex)}</code></pre></details>',
         "</li>",
     ]
     return "\n".join(lines)
@@ -137,10 +140,9 @@ def _text(text: str) -> str:
     """Plain text as Markdown that means nothing but that text; `$math$` stays math."""
     parts = _MATH.split(text)
     for number in range(0, len(parts), 2):
-        parts[number] = _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", parts[number])
+        parts[number] = _escaped(parts[number])
     return "".join(parts)
 
 
-def _code(text: str) -> str:
-    """Text as it may stand in `<pre>` within Markdown; an empty line would end the HTML."""
-    return re.sub(r"\n[ \t]*(?=\n)", "\n&#8203;", _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", text))
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", text)

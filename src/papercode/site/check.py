@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from papercode.site import katex
 from papercode.site.citations import cited_keys
 from papercode.site.embed import check_fences
+from papercode.site.formulas import find_formulas, lint_math
+from papercode.site.katex import check_formulas, ensure_katex
 from papercode.site.notes import Note
 from papercode.site.problem import Problem
 from papercode.site.project import Project
@@ -33,7 +34,7 @@ def text_problems(project: Project, path: Path) -> Iterator[Problem]:
     """What is wrong with the text of one page; cheap enough for every build."""
     text = path.read_text("utf-8")
     yield from check_fences(path, text)
-    yield from katex.lint_math(path, text)
+    yield from lint_math(path, text)
     for key, line in cited_keys(text, project.bibliography):
         if key not in project.bibliography:
             yield Problem(path, line, f"unknown citation key @{key}: add it to references.bib or correct it")
@@ -74,9 +75,9 @@ def formula_problems(project: Project, paths: Sequence[Path]) -> list[Problem]:
     found = [
         (path, formula.line, formula.tex, formula.display)
         for path in paths
-        for formula in katex.find_formulas(path.read_text("utf-8"))
+        for formula in find_formulas(path.read_text("utf-8"))
     ]
-    return katex.check_formulas(found, katex.ensure_katex(project.cache))
+    return check_formulas(found, ensure_katex(project.cache))
 
 
 def check(project: Project, paths: Sequence[Path] | None = None, *, run: bool = True) -> list[Problem]:

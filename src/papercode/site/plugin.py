@@ -37,7 +37,9 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
-_ASSETS = ("papercode.css", "papercode.js", "bibliography.js", "katex-init.js")
+_STYLES = ("papercode.css", "bibliography.css")
+_SCRIPTS = ("katex-init.js", "papercode.js", "bibliography.js")
+_ASSETS = (*_STYLES, *_SCRIPTS, "favicon.svg")
 
 
 class PapercodeConfig(Config):
@@ -65,8 +67,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
         fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
         config.theme.dirs.insert(0, str(ENGINE / "theme"))
-        config.extra_css += ["assets/katex/katex.min.css", "assets/papercode.css"]
-        config.extra_javascript += ["assets/katex/katex.min.js", *(f"assets/{n}" for n in _ASSETS if n.endswith(".js"))]
+        config.extra_css += ["assets/katex/katex.min.css", *(f"assets/{name}" for name in _STYLES)]
+        config.extra_javascript += ["assets/katex/katex.min.js", *(f"assets/{name}" for name in _SCRIPTS)]
         watched = [self.project.papers, self.project.source, self.project.root / "references.bib"]
         config.watch += [str(path) for path in watched]
         return config
@@ -94,8 +96,11 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self._add_generated(files, config)
         for name in _ASSETS:
             self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
-        for name, path in katex.site_files(katex.ensure_katex(project.cache)).items():
-            self._add(files, config, name, path=path)
+        try:
+            for name, path in katex.site_files(katex.ensure_katex(project.cache)).items():
+                self._add(files, config, name, path=path)
+        except katex.KatexError as error:  # one can write without seeing formulas; a strict build fails
+            log.warning("formulas stay TeX: %s", error)
         config.nav = self._navigation(config.nav) if config.nav else None
         self._report(self._problems())
         self.cache = PageCache(self.store, self._base(files, config)) if self.store else None
