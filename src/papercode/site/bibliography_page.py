@@ -20,6 +20,7 @@ _MATH = re.compile(r"(\$[^$\s](?:[^$]*[^$\s])?\$)")
 _HEAD = """\
 ---
 hide:
+  - navigation
   - toc
 ---
 

@@ -1,0 +1,229 @@
+"""The site as a whole: it builds strictly, and does in a browser what a reader expects of it."""
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAPERS = ["papers/attention/transformer/", "papers/adaptation/lora/"]
+PAGES = ["", "reading/", "papers/", "bibliography/", "api/", "api/attention/transformer/", *PAPERS]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make build` does: any warning would have failed it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(site: Path):
+    """Serves the site on a free port."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium, or the one that CHROMIUM names; only CI insists on it."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not path:
+        if os.environ.get("CI"):
+            pytest.fail("no chromium: CI has to install it")
+        pytest.skip("no chromium: apt-get install chromium, or set CHROMIUM to its path")
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page that knows which addresses it asked for and what went wrong on it."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    assert not page.errors
+
+
+def test_every_page_is_there(site):
+    missing = [page for page in PAGES if not (site / page / "index.html").is_file()]
+    assert not missing
+
+
+def test_figures_are_files_with_alternative_text_and_size(site):
+    for paper in PAPERS:
+        html = (site / paper / "index.html").read_text("utf-8")
+        figures = re.findall(r"<img[^>]*assets/figures/[^>]*>", html)
+        assert len(figures) >= 3, paper
+        for figure in figures:
+            assert re.search(r'alt="[^"]{20,}"', figure), figure
+            assert re.search(r'width="\d+"', figure), figure
+            source = (site / paper / re.search(r'src="([^"]+)"', figure)[1]).resolve()
+            assert source.read_text("utf-8").startswith("<svg"), source
+
+
+def test_edit_links_lead_to_the_sources(site):
+    expected = {
+        PAPERS[0]: "edit/main/papers/attention/transformer.md",
+        "reading/": "edit/main/docs/reading.md",
+        "bibliography/": "edit/main/references.bib",
+        "api/adaptation/lora/": "edit/main/src/papercode/adaptation/lora.py",
+    }
+    for page, link in expected.items():
+        found = re.findall(r'href="https://[^"]*?/(edit/[^"]+)"', (site / page / "index.html").read_text("utf-8"))
+        assert [os.path.normpath(f) for f in found] == [link], page
+        assert (ROOT / link.removeprefix("edit/main/")).is_file()
+
+
+def test_nothing_names_a_foreign_host_that_a_browser_would_load(site):
+    for path in site.rglob("*.html"):
+        loaded = re.findall(r'(?:src|data-src)="(https?:[^"]+)"', path.read_text("utf-8"))
+        linked = re.findall(
+            r'<link[^>]+rel="(?:stylesheet|preconnect|icon)"[^>]+href="(https?:[^"]+)"', path.read_text()
+        )
+        assert not loaded + linked, path
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", PAGES)
+def test_no_request_leaves_the_site_and_nothing_overflows_a_phone(page, address, path):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(path)
+    page.wait_for_load_state("networkidle")
+    foreign = [url for url in page.asked if not url.startswith((address, "data:", "blob:"))]
+    assert not foreign
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", PAPERS)
+def test_every_formula_is_rendered(page, path):
+    page.goto(path)
+    page.wait_for_selector(".arithmatex .katex")
+    assert page.locator(".katex-error").count() == 0
+    assert page.locator(".arithmatex:not(:has(.katex))").count() == 0
+    assert page.locator(".arithmatex").count() > 20
+
+
+@pytest.mark.browser
+def test_math_and_copying_survive_instant_navigation(page):
+    page.goto("papers/")
+    page.locator("article a", has_text="LoRA").first.click()
+    page.wait_for_url("**/papers/adaptation/lora/")
+    page.wait_for_selector(".arithmatex .katex")
+    assert page.locator(".arithmatex:not(:has(.katex))").count() == 0
+
+
+@pytest.mark.browser
+def test_a_citation_shows_the_reference_and_leads_to_its_entry(page):
+    page.goto(PAPERS[1])
+    link = page.locator("article a.citation").first
+    title = link.get_attribute("title") or link.get_attribute("data-md-title") or ""
+    key = link.get_attribute("href").split("#")[1]
+    link.click()
+    page.wait_for_url(f"**/bibliography/#{key}")
+    entry = page.locator(f"li#{key}, #{key}").first
+    assert entry.is_visible()
+    assert len(title) > 40
+
+
+@pytest.mark.browser
+def test_copying_a_claim_gives_code_without_prompts_and_outputs(page):
+    page.goto("")
+    block = page.locator(".language-pycon").first
+    block.hover()
+    block.locator("button, .md-clipboard").first.click()
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text.includes('attention('))")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert ">>>" not in copied
+    assert "0.75" not in copied
+    namespace: dict = {}
+    exec(copied, namespace)
+    assert (
+        namespace["attention"](*(t.view(1, 1, -1, 1) for t in (namespace["q"], namespace["k"], namespace["v"]))) == 0.75
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("warm-up schedule", "papers/attention/transformer/"),
+        ("LoRALinear", "adaptation/lora/"),
+        ("multiheadattention", "attention/transformer/"),
+        ("Vaswani", "bibliography/"),
+        ("subspace_similarity", "adaptation/lora/"),
+    ],
+)
+def test_search_finds_words_identifiers_and_authors(page, query, expected):
+    page.goto("")
+    page.locator("label[for=__search]").first.click()
+    page.locator("input.md-search__input").fill(query)
+    page.wait_for_selector(".md-search-result__item")
+    found = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.href)")
+    assert any(expected in link for link in found[:5]), found
+
+
+@pytest.mark.browser
+def test_search_finds_nothing_for_nonsense(page):
+    page.goto("")
+    page.locator("label[for=__search]").first.click()
+    page.locator("input.md-search__input").fill("qwrtzpsdfgh")
+    page.wait_for_function("document.querySelector('.md-search-result__meta').textContent.includes('No matching')")
+    assert page.locator(".md-search-result__item").count() == 0
+
+
+@pytest.mark.browser
+def test_code_links_lead_to_the_module_and_back(page):
+    page.goto(PAPERS[1])
+    page.locator(".paper-header a", has_text="papercode.adaptation.lora").first.click()
+    page.wait_for_url("**/api/adaptation/lora/")
+    assert page.locator("#papercode\\.adaptation\\.lora\\.LoRALinear").count() == 1
+    page.locator("article a", has_text="LoRA").first.click()
+    page.wait_for_url("**/papers/adaptation/lora/")
+
+
+@pytest.mark.browser
+def test_figures_are_turned_light_in_the_dark(browser, address):
+    def look(scheme: str) -> str:
+        context = browser.new_context(color_scheme=scheme, base_url=address)
+        page = context.new_page()
+        page.goto(PAPERS[0])
+        found = page.locator("img[src*='assets/figures/']").first.evaluate("image => getComputedStyle(image).filter")
+        context.close()
+        return found
+
+    assert "invert" in look("dark")
+    assert look("light") == "none"
