@@ -33,7 +33,7 @@ _LOOKS_LIKE_KEY = re.compile(r"[A-Za-z]+\d{4}[A-Za-z][A-Za-z0-9_]*")
 _NO_PROSE = re.compile(
     r"(?<!\\)\$[^$\n]+\$"  # math
     r"|\[[^\[\]]*\](?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[(?!@)[^\[\]]*\])"  # links
-    r"|^ {0,3}\[[^\]\n]+\]:[ \t]*\S+"  # the address of a reference
+    r"|^ {0,3}\[(?!\^)[^\]\n]+\]:[ \t]*\S+"  # the address of a reference
     r"|<[A-Za-z/][^>]*>|\b[a-z]+://\S+",  # tags and addresses
     re.MULTILINE,
 )

@@ -22,9 +22,10 @@ def without_code(text: str) -> str:
     """
     text = _blank(_FRONT_MATTER, text, " ")
     lines = text.split("\n")
+    fenced: set[int] = set()
     for fence in fences(text):
-        lines[fence.line - 1 : fence.end] = [" " * len(line) for line in lines[fence.line - 1 : fence.end]]
-    text = _blank(_BLOCK_COMMENT, "\n".join(_without_indented(lines)), " ")
+        fenced.update(range(fence.line - 1, fence.end))
+    text = _blank(_BLOCK_COMMENT, "\n".join(_without_blocks(lines, fenced)), " ")
     return _blank(_COMMENT, _blank(_CODE, text, BLANK), " ")
 
 
@@ -37,13 +38,13 @@ def _blank(pattern: re.Pattern[str], text: str, filler: str) -> str:
     return pattern.sub(lambda match: re.sub(r"[^\n]", filler, match[0]), text)
 
 
-def _without_indented(lines: list[str]) -> list[str]:
-    """Blanks code blocks made by four spaces, as opposed to what belongs to an admonition or a list item."""
+def _without_blocks(lines: list[str], fenced: set[int]) -> list[str]:
+    """Blanks fenced lines, and code made by four spaces as opposed to what belongs to an admonition or a list item."""
     indents: list[int] = []  # how far the content of each open container is indented
     result, in_code, after_blank = [], False, True
-    for line in lines:
-        if not line.strip():
-            result.append(line)
+    for number, line in enumerate(lines):
+        if not line.strip() or (number in fenced and number - 1 in fenced):
+            result.append(" " * len(line))
             after_blank = True
             continue
         indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
@@ -55,6 +56,6 @@ def _without_indented(lines: list[str]) -> list[str]:
             while indents and indent < indents[-1]:
                 indents.pop()
             indents.append(indent + 4)
-        result.append(" " * len(line) if in_code else line)
-        after_blank = False
+        result.append(" " * len(line) if in_code or number in fenced else line)
+        after_blank = number in fenced
     return result
