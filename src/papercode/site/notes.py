@@ -1,6 +1,8 @@
 """The notes of papers/: their front matter, their headings, and where they stand."""
 
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,31 @@ HEADINGS = (
     "### Where it breaks, and ideas",
 )
 
-_REQUIRED: dict[str, Any] = {"key": str, "module": (str, list), "builds_on": list}
-_OPTIONAL: dict[str, Any] = {"time_limit": (int, float), "reading": str, "tags": list, "search": dict}
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(_text(item) for item in value)
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+_REQUIRED = ("key", "module", "builds_on")
+# of each entry of the front matter what it must be, and whether it is
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "key": ("the paper's key in references.bib", _text),
+    "module": ("a dotted name, or a list of them", lambda value: _text(value) or _texts(value)),
+    "builds_on": ("a list of keys, [] if there is none", _texts),
+    "time_limit": ("a number of seconds above 0", _seconds),
+    "reading": ("a text", _text),
+    "tags": ("a list of texts", _texts),
+    "search": ("`name: value` pairs", lambda value: isinstance(value, dict)),
+}
+_FRONT_MATTER = re.compile(r"---\n(.*?\n)?---\n", re.DOTALL)
 _HEADING = re.compile(r"(#{1,3}) +(.+?)\s*#*\s*(?:\{[^}]*\})?\s*$")
 
 
@@ -95,12 +120,18 @@ class Note:
     @property
     def title(self) -> str:
         """The name people use for the paper: the note's first heading."""
-        found = re.search(r"^# +(.+)$", without_fences(self.text), re.MULTILINE)
-        return found[1].strip() if found else self.path.stem
+        return next((line[2:].strip() for line in self.prose if line.startswith("# ")), self.path.stem)
+
+    @property
+    def prose(self) -> list[str]:
+        """The lines of the note, with those of front matter and fences blank."""
+        found = _FRONT_MATTER.match(self.text)
+        skipped = found[0].count("\n") if found else 0
+        return [""] * skipped + without_fences(self.text).split("\n")[skipped:]
 
     def line_of(self, word: str) -> int:
         """The first line that holds `word`; 1 if none does."""
-        return next((n for n, line in enumerate(self.text.splitlines(), 1) if word in line), 1)
+        return next((n for n, line in enumerate(self.text.split("\n"), 1) if word in line), 1)
 
 
 def load_note(path: Path) -> Note:
@@ -123,7 +154,7 @@ def front_matter(text: str) -> tuple[dict[str, Any], int]:
         yaml.YAMLError: it is not YAML.
         ValueError: it is YAML but not a mapping.
     """
-    found = re.match(r"---\n(.*?\n)?---\n", text, re.DOTALL)
+    found = _FRONT_MATTER.match(text)
     if not found:
         return {}, 0
     meta = yaml.safe_load(found[1] or "") or {}
@@ -147,26 +178,27 @@ def _front_matter(note: Note) -> dict[str, Any]:
         return {}
     if not lines:
         problem(1, "front matter is missing: begin with `---`, `key:`, `module:` and `builds_on:` lines, `---`")
-    for name, kind in _REQUIRED.items():
+    for name in _REQUIRED:
         if lines and name not in meta:
-            problem(1, f"front matter lacks `{name}:`")
-        elif lines and not isinstance(meta[name], kind):
-            problem(note.line_of(f"{name}:"), f"front matter `{name}` has the wrong type {type(meta[name]).__name__}")
+            problem(1, f"front matter lacks `{name}:`, which is {_ENTRIES[name][0]}")
+    good = {}
     for name, value in meta.items():
-        kind = _OPTIONAL.get(name)
-        if name not in _REQUIRED and kind is None:
-            known = ", ".join([*_REQUIRED, *_OPTIONAL])
-            problem(note.line_of(f"{name}:"), f"front matter has an unknown entry `{name}`; known are {known}")
-        elif kind and (not isinstance(value, kind) or isinstance(value, bool)):
-            problem(note.line_of(f"{name}:"), f"front matter `{name}` has the wrong type {type(value).__name__}")
-    good = {n: v for n, v in meta.items() if n not in _REQUIRED or isinstance(v, _REQUIRED[n])}
-    return {n: v for n, v in good.items() if n not in _OPTIONAL or isinstance(v, _OPTIONAL[n])}
+        if name not in _ENTRIES:
+            problem(
+                note.line_of(f"{name}:"),
+                f"front matter has an unknown entry `{name}`; known are {', '.join(_ENTRIES)}",
+            )
+        elif not _ENTRIES[name][1](value):
+            problem(note.line_of(f"{name}:"), f"front matter `{name}` must be {_ENTRIES[name][0]}; got {value!r}")
+        else:
+            good[name] = value
+    return good
 
 
 def _check_headings(note: Note) -> None:
     found = [
         (number, f"{match[1]} {match[2]}")
-        for number, line in enumerate(without_fences(note.text).splitlines(), 1)
+        for number, line in enumerate(note.prose, 1)
         if (match := _HEADING.match(line))
     ]
     names = [(n, h) for n, h in found if h.startswith("# ")]
@@ -174,7 +206,7 @@ def _check_headings(note: Note) -> None:
         line = names[1][0] if names else 1
         note.problems.append(Problem(note.path, line, f"a note has one `# Name` heading, this one has {len(names)}"))
     position = 0
-    present = {heading for _, heading in found}
+    first: dict[str, int] = {}
     for number, heading in found:
         if heading.startswith("# "):
             continue
@@ -183,19 +215,22 @@ def _check_headings(note: Note) -> None:
                 f"unknown heading `{heading}`; own headings start at level 4; CONTRIBUTING.md lists the template's"
             )
             note.problems.append(Problem(note.path, number, message))
+        elif first.setdefault(heading, number) != number:
+            message = f"heading `{heading}` stands already on line {first[heading]}"
+            note.problems.append(Problem(note.path, number, message))
         elif HEADINGS.index(heading) < position:
             note.problems.append(Problem(note.path, number, f"heading `{heading}` is out of order"))
         else:
             position = HEADINGS.index(heading)
-    last = len(note.text.splitlines())
+    last = note.text.rstrip("\n").count("\n") + 1
     for heading in HEADINGS:
-        if heading not in present:
+        if heading not in first:
             note.problems.append(Problem(note.path, last, f"missing heading `{heading}`"))
     _check_empty(note, found)
 
 
 def _check_empty(note: Note, found: list[tuple[int, str]]) -> None:
-    lines = note.text.splitlines()
+    lines = note.text.split("\n")
     for (number, heading), (end, after) in zip(found, [*found[1:], (len(lines) + 1, "#")], strict=True):
         deeper = after.split(" ")[0] > heading.split(" ")[0]
         if not deeper and not any(line.strip() for line in lines[number : end - 1]):

@@ -6,6 +6,7 @@ import importlib.metadata
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ TIME_LIMIT = 10.0
 LANGUAGES = ("pycon", "python", "py")
 
 _LIBRARIES = ("torch", "numpy", "matplotlib")
+# what decides whether an output counts as the expected one, and how figures look
+_ENGINE = digest([Path(__file__).with_name(n).read_text("utf-8") for n in ("worker.py", "outputs.py", STYLE.name)])
 _PATIENCE = 4  # a page may wait this many times its CPU limit for a busy machine
 
 
@@ -48,9 +51,9 @@ class Session:
         return cls(path, tuple(f for f in fences(text) if f.executed and f.language in LANGUAGES), time_limit)
 
     @property
-    def code(self) -> str:
-        """All that is run, as one program; for finding imports."""
-        return "".join(example.source for fence in self.fences for example in examples(fence))
+    def code(self) -> list[str]:
+        """All that is run, piece by piece, so that a piece that is not Python hides no import of the others."""
+        return [example.source for fence in self.fences for example in examples(fence)]
 
 
 def examples(fence: Fence) -> list[Example]:
@@ -121,10 +124,10 @@ class Runner:
         return digest(
             "session 1",
             [(f.language, f.html, f.code) for f in session.fences],
-            self.sources.fingerprint(session.code),
+            self.sources.fingerprint(*session.code),
             sys.version,
             [_version(library) for library in _LIBRARIES],
-            STYLE.read_text(),
+            _ENGINE,
         )
 
     def run(
@@ -182,7 +185,7 @@ class _Worker:
         code = [{"language": f.language, "code": f.code} for f in session.fences]
         arguments = (code, str(folder.resolve()), str(session.path), session.time_limit, theirs)
         self.process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
-        with _plain_main():
+        with _STARTING, _plain_main():
             self.process.start()
         theirs.close()
 
@@ -200,15 +203,19 @@ class _Worker:
 
     def finished(self) -> bool:
         """Whether the page is done, or was stopped; then the outcome says why."""
-        limit = self.outcome.session.time_limit
+        patience = _PATIENCE * self.outcome.session.time_limit
         elapsed = time.monotonic() - self.started
-        if not self.closed and elapsed < _PATIENCE * limit:
+        done = len(self.outcome.results) == len(self.outcome.session.fences)
+        if not (done or self.closed or elapsed >= patience):
             return False
-        if not self.closed:
+        if done or not self.closed:  # threads and processes that the page started may still run
             self.process.kill()
-        self.process.join()
+        self.process.join(max(0.0, patience - elapsed))
+        if self.process.exitcode is None:  # it closed our pipe and lives on
+            self.process.kill()
+            self.process.join()
         self.outcome.seconds = elapsed
-        if len(self.outcome.results) < len(self.outcome.session.fences):
+        if not done:
             self._explain(elapsed)
         self.pipe.close()
         return True
@@ -264,6 +271,7 @@ def _context() -> Any:
 
 
 _CONTEXT = _context()
+_STARTING = threading.Lock()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 class Sources:
     """The modules below a source folder, read once.
 
-    `reached(code)` follows import statements, those inside functions included. An import made at run time from a
+    `reached` follows import statements, those inside functions included. An import made at run time from a
     string is not seen: papercode has none.
     """
 
@@ -31,8 +32,10 @@ class Sources:
     def _named(self, code: str, module: str = "") -> Iterator[str]:
         """The project's modules that the import statements of `code` name; importing a.b.c also runs a and a.b."""
         try:
-            tree = ast.parse(code)
-        except SyntaxError:  # running the code will report it
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a bad escape in a string, say, which -W error makes an error
+                tree = ast.parse(code)
+        except (SyntaxError, ValueError):  # running the code will report it
             return
         for node in ast.walk(tree):
             names: list[str] = []
@@ -40,6 +43,8 @@ class Sources:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 base = node.module or ""
+                if node.level and not module:  # running it will fail: a page is in no package
+                    continue
                 if node.level:
                     # a package's own __init__ counts as one level already
                     package = self.paths[module].name == "__init__.py"
@@ -59,10 +64,10 @@ class Sources:
             self._imports[module] = frozenset(self._named(self.paths[module].read_text("utf-8"), module)) - {module}
         return self._imports[module]
 
-    def reached(self, code: str) -> set[str]:
-        """The project's modules that running `code` imports, directly or through others."""
+    def reached(self, *code: str) -> set[str]:
+        """The project's modules that running `code` (one or more programs) imports, directly or through others."""
         found: set[str] = set()
-        queue = list(self._named(code))
+        queue = [name for program in code for name in self._named(program)]
         while queue:
             module = queue.pop()
             if module not in found:
@@ -76,6 +81,6 @@ class Sources:
             self._hashes[module] = hashlib.sha256(self.paths[module].read_bytes()).hexdigest()
         return self._hashes[module]
 
-    def fingerprint(self, code: str) -> dict[str, str]:
+    def fingerprint(self, *code: str) -> dict[str, str]:
         """The source hash of every module that `code` reaches."""
-        return {module: self.hash(module) for module in sorted(self.reached(code))}
+        return {module: self.hash(module) for module in sorted(self.reached(*code))}

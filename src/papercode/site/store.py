@@ -1,5 +1,6 @@
 """A content-addressed store on disk: what was computed once for a key is read back, whoever computed it."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,9 +11,18 @@ from typing import Any
 
 
 def digest(*parts: Any) -> str:
-    """A key for anything that JSON can write; sets and paths are written as text, dictionaries in sorted order."""
-    text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
+    """A key for anything that JSON can write; paths and dates are written as text, sets and dictionaries in order."""
+    text = json.dumps(_ordered(parts), default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _ordered(value: Any) -> Any:
+    """`value` with its dictionaries as pairs, whose names may be of any type, and its sets as lists, both sorted."""
+    if isinstance(value, dict):
+        return {"pairs": sorted(([_ordered(k), _ordered(v)] for k, v in value.items()), key=repr)}
+    if isinstance(value, set | frozenset):
+        return {"set": sorted((_ordered(v) for v in value), key=repr)}
+    return [_ordered(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 class Store:
@@ -39,7 +49,8 @@ class Store:
         if hashlib.sha256(body).hexdigest().encode() != checksum:
             path.unlink(missing_ok=True)
             return None
-        os.utime(path)  # `prune` drops what was used longest ago
+        with contextlib.suppress(OSError):  # another process pruned it just now
+            os.utime(path)  # `prune` drops what was used longest ago
         return json.loads(body)
 
     def put(self, key: str, value: Any) -> None:

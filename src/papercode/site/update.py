@@ -15,6 +15,8 @@ def updated(text: str, outcome: Outcome) -> str:
             if got["ok"] or fence.language != "pycon":
                 continue
             start = fence.line + example.lineno + example.source.count("\n")
-            actual = [fence.indent + (line or "<BLANKLINE>") for line in got["got"].splitlines()]
+            margin = fence.indent + " " * example.indent
+            # a blank line would end the expected output
+            actual = [margin + (line if line.strip() else "<BLANKLINE>") for line in got["got"].split("\n")[:-1]]
             lines[start : start + example.want.count("\n")] = actual
     return "\n".join(lines)

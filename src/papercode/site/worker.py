@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import random
+import re
 import signal
 import sys
 import traceback
@@ -18,6 +19,9 @@ from papercode.site.outputs import OPTIONS, OutputChecker
 
 # more than any page should show; one that prints without end is stopped here, not by the disk or the memory
 OUTPUT_LIMIT = 1_000_000
+_MESSAGE_LIMIT = 10_000
+# bytes; full-size models are counted on the meta device, what is trained is small
+_MEMORY_LIMIT = 6 * 2**30
 
 _CHECKER = OutputChecker()
 
@@ -37,6 +41,8 @@ class Output(io.StringIO):
         """Keeps `text`, or stops the fence that prints too much."""
         self.written += len(text)
         if self.written > OUTPUT_LIMIT:
+            self.seek(0)
+            self.truncate()  # a page can show nothing of it
             raise OutputLimitError(f"printed more than {OUTPUT_LIMIT:,} characters")
         return super().write(text)
 
@@ -79,7 +85,8 @@ def work(fences: list[dict[str, str]], folder: str, name: str, seconds: float, r
     for index, fence in enumerate(fences):
         run = _run_claim if fence["language"] == "pycon" else _run_script
         started = functools.partial(_report_start, report, index)
-        report(("result", index, run(fence["code"], name, main.__dict__, started)))
+        # a name for each fence: a line of a function that another fence defined is no line of this one
+        report(("result", index, run(fence["code"], f"{name}#{index}", main.__dict__, started)))
 
 
 def _report_start(report: Callable[[tuple], None], fence: int, example: int) -> None:
@@ -93,6 +100,8 @@ def _limit(seconds: float) -> None:
         spent = sum(os.times()[:2])
         resource.setrlimit(resource.RLIMIT_CPU, (round(spent + seconds + 0.5), round(spent + seconds + 5)))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(ValueError, OSError):  # not every system counts this
+            resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends us
 
 
@@ -115,7 +124,10 @@ def _run_claim(code: str, name: str, namespace: dict[str, Any], started: Callabl
     try:
         examples = doctest.DocTestParser().get_examples(code, name)
     except ValueError as inconsistent:  # prompts
-        return {"examples": [], "error": str(inconsistent), "error_line": None, "output": ""}
+        said, line = str(inconsistent), None
+        if where := re.match(rf"line (\d+) of the doc\w+ for {re.escape(name)} ", said):
+            said, line = f"this line {said[where.end() :]}", int(where[1])
+        return {"examples": [], "error": said, "error_line": line, "output": ""}
     results = []
     for index, example in enumerate(examples):
         started(index)
@@ -139,14 +151,16 @@ def _run_example(example: doctest.Example, name: str, namespace: dict[str, Any])
         sys.displayhook = sys.__displayhook__
         with contextlib.redirect_stdout(output):
             exec(compile(example.source, name, "single", dont_inherit=True), namespace)
-    except OutputLimitError as exception:
-        return "", f"OutputLimitError: {exception}"
     except BaseException as exception:  # SystemExit too: it must not end the page in silence
-        return output.getvalue(), "".join(traceback.format_exception_only(exception)).strip()
+        return _lines(output), _said(exception)
     finally:
         sys.displayhook = display
+    return _lines(output), None
+
+
+def _lines(output: Output) -> str:
     text = output.getvalue()
-    return (text if not text or text.endswith("\n") else text + "\n"), None
+    return text if not text or text.endswith("\n") else text + "\n"
 
 
 def _run_script(code: str, name: str, namespace: dict[str, Any], started: Callable[[int], None]) -> dict[str, Any]:
@@ -156,11 +170,21 @@ def _run_script(code: str, name: str, namespace: dict[str, Any], started: Callab
     try:
         with contextlib.redirect_stdout(output):
             exec(compile(code, name, "exec", dont_inherit=True), namespace)
-    except OutputLimitError as exception:
-        return {"examples": [], "error": str(exception), "error_line": None, "output": ""}
     except BaseException as exception:
-        message = "".join(traceback.format_exception_only(exception)).strip()
+        message = _said(exception)
         frames = [frame for frame in traceback.extract_tb(exception.__traceback__) if frame.filename == name]
         line = frames[-1].lineno if frames else getattr(exception, "lineno", None)
         return {"examples": [], "error": message, "error_line": line, "output": output.getvalue()}
     return {"examples": [], "error": None, "error_line": None, "output": output.getvalue()}
+
+
+def _said(exception: BaseException) -> str:
+    """The type and message of an exception; of a syntax error without the code, whose place the page shows itself."""
+    if isinstance(exception, OutputLimitError):
+        return f"OutputLimitError: {exception}"
+    lines = traceback.format_exception_only(exception)
+    if isinstance(exception, SyntaxError):
+        name = type(exception).__qualname__
+        lines = lines[next((n for n, line in enumerate(lines) if re.match(rf"([\w.]+\.)?{name}\b", line)), 0) :]
+    text = "".join(lines).strip()
+    return text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + " … and so on"
