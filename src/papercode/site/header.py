@@ -2,8 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from papercode.site.fences import without_fences
-from papercode.site.notes import Note
+from papercode.site.notes import Note, body_lines
 from papercode.site.project import Project
 
 
@@ -64,8 +63,7 @@ def header(note: Note, project: Project, repository: str) -> str:
 def insert_header(text: str, block: str) -> str:
     """`text` with `block` under its first heading."""
     lines = text.split("\n")
-    plain = without_fences(text).split("\n")
-    title = next((n for n, line in enumerate(plain) if line.startswith("# ")), None)
+    title = next((n for n, line in enumerate(body_lines(text)) if line.startswith("# ")), None)
     if title is None or not block:
         return text
     return "\n".join([*lines[: title + 1], "", block, *lines[title + 1 :]])

@@ -120,14 +120,7 @@ class Note:
     @property
     def title(self) -> str:
         """The name people use for the paper: the note's first heading."""
-        return next((line[2:].strip() for line in self.prose if line.startswith("# ")), self.path.stem)
-
-    @property
-    def prose(self) -> list[str]:
-        """The lines of the note, with those of front matter and fences blank."""
-        found = _FRONT_MATTER.match(self.text)
-        skipped = found[0].count("\n") if found else 0
-        return [""] * skipped + without_fences(self.text).split("\n")[skipped:]
+        return next((line[2:].strip() for line in body_lines(self.text) if line.startswith("# ")), self.path.stem)
 
     def line_of(self, word: str) -> int:
         """The first line that holds `word`; 1 if none does."""
@@ -161,6 +154,13 @@ def front_matter(text: str) -> tuple[dict[str, Any], int]:
     if not isinstance(meta, dict):
         raise ValueError(f"front matter must be `name: value` lines, got {type(meta).__name__}")
     return meta, found[0].count("\n")
+
+
+def body_lines(text: str) -> list[str]:
+    """The lines of `text`, with those of front matter and fences blank."""
+    found = _FRONT_MATTER.match(text)
+    skipped = found[0].count("\n") if found else 0
+    return [""] * skipped + without_fences(text).split("\n")[skipped:]
 
 
 def _front_matter(note: Note) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _front_matter(note: Note) -> dict[str, Any]:
 def _check_headings(note: Note) -> None:
     found = [
         (number, f"{match[1]} {match[2]}")
-        for number, line in enumerate(note.prose, 1)
+        for number, line in enumerate(body_lines(note.text), 1)
         if (match := _HEADING.match(line))
     ]
     names = [(n, h) for n, h in found if h.startswith("# ")]
