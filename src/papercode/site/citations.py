@@ -23,7 +23,7 @@ from papercode.site.prose import line_of, without_code
 
 _ITEM = rf"@{KEY}(?:,[^;@\[\]]*)?"
 # not [@key](address), which is a link, nor [@key][reference]; [@a][@b] is two citations
-GROUP = rf"\[\s*({_ITEM}(?:\s*;\s*{_ITEM})*)\s*\](?!\(|\[(?!@))"
+GROUP = rf"\[\s*({_ITEM}(?:\s*;\s*{_ITEM})*)\s*\](?!\(|\[(?![@^]))"
 """A citation in brackets; its first group is what stands between them."""
 
 BARE = rf"(?<![A-Za-z0-9@/\\.:+=&#%~-])(?<![A-Za-z0-9]_)@((?>{KEY}))(?![@/])"
@@ -32,7 +32,7 @@ BARE = rf"(?<![A-Za-z0-9@/\\.:+=&#%~-])(?<![A-Za-z0-9]_)@((?>{KEY}))(?![@/])"
 _LOOKS_LIKE_KEY = re.compile(r"[A-Za-z]+\d{4}[A-Za-z][A-Za-z0-9_]*")
 _NO_PROSE = re.compile(
     r"(?<!\\)\$[^$\n]+\$"  # math
-    r"|\[[^\[\]]*\](?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[(?!@)[^\[\]]*\])"  # links
+    r"|\[[^\[\]]*\](?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[(?![@^])[^\[\]]*\])"  # links
     r"|^ {0,3}\[(?!\^)[^\]\n]+\]:[ \t]*\S+"  # the address of a reference
     r"|<[A-Za-z/][^>]*>|\b[a-z]+://\S+",  # tags and addresses
     re.MULTILINE,
