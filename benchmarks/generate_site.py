@@ -196,6 +196,7 @@ def generate(folder: Path, notes: int) -> tuple[Path, Path]:
         + "plugins: [search, autorefs, markdown-exec, {mkdocstrings: {handlers: {python: {paths: [src]}}}}]\n"
     )
     katex = Path(".cache/papercode")
+    (ours / katex).mkdir(parents=True, exist_ok=True)
     for found in katex.glob("katex-*"):  # not part of what is timed
-        shutil.copytree(found, ours / katex / found.name)
+        (shutil.copytree if found.is_dir() else shutil.copy)(found, ours / katex / found.name)
     return ours, stock

@@ -69,13 +69,6 @@ class Server:
             time.sleep(0.02)
         raise SystemExit(f"{self.project}: {text!r} did not arrive within {limit} s")
 
-    def save(self, path: Path, old: str, new: str, arrives: str) -> float:
-        """Seconds from saving `path` with `old` replaced by `new` until its page shows `arrives`."""
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new, 1))
-        return self.wait(f"/papers/{path.parent.name}/{path.stem}/", arrives, 120)
-
     def memory(self) -> float:
         """Resident MB."""
         return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) / 1024
@@ -86,23 +79,24 @@ class Server:
 
 
 def serve(project: Path, papers: Path, rebuilds: int) -> dict[str, float]:
-    path = next(iter(sorted(papers.rglob("p1.md"))))
+    path = next(papers.rglob("p1.md"))
+    text, mark = path.read_text(), "### Verdict\n\n"
+
+    def save(number: int, changed: str) -> float:
+        path.write_text(changed.replace(mark, f"{mark}Edition{number}x. ", 1))
+        seconds = server.wait(f"/papers/{path.parent.name}/{path.stem}/", f"Edition{number}x", 120)
+        time.sleep(0.7)
+        return seconds
+
     server = Server(project)
     try:
         prose, snippet, memory = [], [], []
-        for i in range(rebuilds):
-            old = "# Paper 1" if i == 0 else f"# Paper 1 edition{i - 1}x"
-            prose.append(server.save(path, old, f"# Paper 1 edition{i}x", f"edition{i}x"))
-            time.sleep(0.5)
+        for number in range(rebuilds):
+            prose.append(save(number, text))
             memory.append(server.memory())
-        text = re.sub(r"^# .*$", "# Again", path.read_text(), count=1, flags=re.MULTILINE)
-        for i in range(1, 4):  # p1.md prints 1 + 1: change the code, its output and the title that we wait for
-            again = text.replace("print(1 + 1)\n2\n", f"print(1 + {i})\n{1 + i}\n").replace(
-                "# Again", f"# Again{i}x", 1
-            )
-            path.write_text(again)
-            snippet.append(server.wait(f"/papers/{path.parent.name}/{path.stem}/", f"Again{i}x", 120))
-            time.sleep(0.5)
+        for number in range(rebuilds, rebuilds + 5):  # p1.md prints 1 + 1
+            changed = text.replace("print(1 + 1)\n2\n", f"print(1 + {number})\n{1 + number}\n")
+            snippet.append(save(number, changed))
         half = len(memory) // 2
         growth = (memory[-1] - memory[half - 1]) / max(1, len(memory) - half)
         return {

@@ -17,19 +17,22 @@ except ModuleNotFoundError as error:  # installed without what the site needs
 PROJECT = click.Path(exists=True, file_okay=False, path_type=Path)
 PAGE = click.Path(exists=True, path_type=Path)
 
+# \b keeps click from joining the lines
+HELP = """Notes on papers in which every claim is code that runs.
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+\b
+Start a note:   papercode new adaptation/lora --key hu2022lora
+Run it:         papercode run papers/adaptation/lora.md
+Check it:       papercode check papers/adaptation/lora.md
+Read it:        mkdocs serve
+"""
+
+
+@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--project", "root", type=PROJECT, default=".", help="A folder of the project. [default: this one]")
 @click.pass_context
 def main(context: click.Context, root: Path) -> None:
-    r"""Notes on papers in which every claim is code that runs.
-
-    \b
-    Write a note:   papercode new adaptation/lora --key hu2022lora
-    Try it:         papercode run papers/adaptation/lora.md
-    Check it:       papercode check papers/adaptation/lora.md
-    Read it:        mkdocs serve
-    """
+    """Finds the project that every command works on."""
     try:
         context.obj = Project.find(root)
     except FileNotFoundError as error:
