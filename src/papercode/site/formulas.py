@@ -25,10 +25,14 @@ _BLOCK = re.compile(rf"(?s)^(?:{RE_DOLLAR_BLOCK}|{RE_BRACKET_BLOCK}|{RE_TEX_BLOC
 _INLINE = re.compile(rf"(?:{RE_SMART_DOLLAR_INLINE}|{RE_BRACKET_INLINE})")
 _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)+(?=\$|\\\()")
 _TWO_DOLLARS = re.compile(r"(?<!\\)(?:\\\\)*\$\$")
-_RAW_HTML = re.compile(
-    r"^ {0,3}<(?P<tag>address|article|aside|blockquote|center|details|div|dl|fieldset|figcaption|figure|footer|form"
-    r"|header|main|nav|ol|p|pre|script|section|style|summary|table|textarea|ul)\b(?P<attributes>[^>]*)>.*?</(?P=tag)>",
-    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+_TAGS = (
+    "address|article|aside|blockquote|center|details|div|dd|dl|dt|fieldset|figcaption|figure|footer|form|header|li|main"
+    "|nav|ol|p|pre|script|section|style|summary|table|textarea|ul"
+)
+_RAW_HTML = re.compile(rf"^ {{0,3}}<(?P<tag>{_TAGS})\b(?P<attributes>[^>]*)>.*?</(?P=tag)>", re.M | re.S | re.I)
+_TAG = re.compile(rf"</?(?:{_TAGS})\b[^>]*>", re.IGNORECASE)
+_BLOCK_WITHIN = re.compile(  # \[ followed by TeX or by nothing, as opposed to an escaped bracket
+    r"\\\[(?=(?:(?!\\\])[^\n])*(?:[\^_={]|\\(?!\]))|\s*$)|\\begin\{[a-z]+\*?\}", re.MULTILINE
 )
 _TITLED = re.compile(r"(?:!!!|\?\?\?\+?|===[!+]*)[ ]")
 _HEADING = re.compile(r"#{1,6}")
@@ -99,8 +103,9 @@ def lint_math(path: Path, text: str) -> list[Problem]:
     masked = without_code(text)
     for match in _RAW_HTML.finditer(masked):
         if _is_raw(match) and match["tag"].lower() not in ("script", "style", "pre", "textarea"):
-            for inside in _inline(match[0])[:1]:
-                line = line_of(masked, match.start() + inside.start())
+            signs = list(re.finditer(r"(?<!\\)\$|\\[(\[]|\\begin\{", match[0]))
+            if len(signs) > 1 or (signs and signs[0][0] != "$"):
+                line = line_of(masked, match.start() + signs[0].start())
                 message = f'a formula in raw HTML stays TeX: write <{match["tag"]} markdown="1"> (or "span" for a line)'
                 problems.append(Problem(path, line, message))
     return sorted(problems)
@@ -117,12 +122,12 @@ def _lint_piece(piece: _Piece, report: Callable[[_Piece, int, str], None]) -> No
             message = "indent the formula by 0, 4, 8 … spaces, like the list or admonition it stands in"
         elif not text[:first].strip() and "\n" in text[first:last]:
             message = "put a blank line after the closing $$"
-        elif not text[last + 2 :].strip() and text[:first].endswith("\n"):
+        elif not text[last + 2 :].strip() and text[:first].rstrip(" ").endswith("\n"):
             message = "put a blank line before the opening $$"
         else:
             message = "$$ within a paragraph stays TeX: write $…$, or put the formula between blank lines"
         report(piece, first, message)
-    elif match := re.search(r"\\\[(?=[^\n]*[\\^_={]|\s*$)|\\begin\{[a-z]+\*?\}", rest, re.MULTILINE):
+    elif match := _BLOCK_WITHIN.search(rest):
         name = match[0].replace("\\[", "\\[…\\]")
         report(piece, match.start(), f"{name} is a formula only between blank lines, and without any inside")
     elif match := re.search(r"(?<!\\)\$", rest):
@@ -159,6 +164,7 @@ def _is_raw(match: re.Match[str]) -> bool:
 def _pieces(text: str) -> Iterator[_Piece]:
     text = without_code(text)
     text = _RAW_HTML.sub(lambda match: re.sub(r"[^\n]", " ", match[0]) if _is_raw(match) else match[0], text)
+    text = _TAG.sub("", text)
     yield from _blocks([(number, line.expandtabs(4)) for number, line in enumerate(text.split("\n"), 1)])
 
 
