@@ -40,7 +40,7 @@ def header(note: Note, project: Project, repository: str) -> str:
     page = page_of(note)
     links = [f"[{name}]({url})" for name, url in entry.links]
     links.append(f"[Bibliography]({relative('bibliography.md', page)}#{note.key})")
-    code = [f"[`{module}`]({relative(api_page_of(module), page)})" for module in note.modules]
+    code = [f"[`{_short(module, note)}`]({relative(api_page_of(module), page)})" for module in note.modules]
     if repository:
         folder, name = note.name.split("/")
         for label, file in (("source", f"src/papercode/{note.name}.py"), ("tests", f"tests/{folder}/test_{name}.py")):
@@ -58,6 +58,13 @@ def header(note: Note, project: Project, repository: str) -> str:
     lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
     cite = f'??? cite "Cite"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
     return '<dl class="paper-header" markdown="1" data-search-exclude>\n' + "\n".join(lines) + f"\n</dl>\n\n{cite}"
+
+
+def _short(module: str, note: Note) -> str:
+    """The full name of a note's main module; of the others what differs from it."""
+    package, _, name = module.rpartition(".")
+    main = note.modules[0]
+    return name if module != main and main.startswith(f"{package}.") else module
 
 
 def insert_header(text: str, block: str) -> str:
