@@ -145,8 +145,8 @@ def _superfences(text):
     return sorted(found)
 
 
-LINES = ["```python", "```", "````", '```pycon exec="on"', "    ```", "    ```python", "    x = 1", "x = 1", "", "text",
-         "!!! note", '??? q "t"', "  ```", "~~~", "~~~python", "    >>> 1", "\t```python", "\t```", "\tx", "# h"]  # fmt: skip
+LINES = ["```python", "```", "````", '```pycon exec="on"', "    ```", "    ```python", "    x = 1", "x = 1", "", "text"]
+LINES += ["!!! note", '??? q "t"', "  ```", "~~~", "~~~python", "    >>> 1", "\t```python", "\t```", "\tx", "# h"]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
