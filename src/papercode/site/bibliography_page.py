@@ -5,6 +5,7 @@ The page is Markdown, so that MkDocs resolves and checks its links, around HTML 
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -93,7 +94,7 @@ def listing(
     """
     count = len(bibliography)
     introduction = f"{count} paper{'s' if count != 1 else ''}, {sum(key in notes for key in bibliography)} with a note."
-    entries = sorted(bibliography.values(), key=lambda e: (_sortable(e), e.published, e.key))
+    entries = sorted(bibliography.values(), key=lambda e: (_plain(_sortable(e)), e.published, e.key))
     rows = [_row(entry, notes.get(entry.key), cited_by.get(entry.key, ())) for entry in entries]
     head = _HEAD.format(introduction=introduction)
     return "\n".join([head, '<ul class="bib-list" markdown="1">', *rows, "</ul>", ""])
@@ -135,6 +136,11 @@ def _row(entry: Entry, note: NoteLink | None, cited_by: Sequence[tuple[str, str]
 def _sortable(entry: Entry) -> str:
     """The authors, last name first, as they are sorted; particles count."""
     return "; ".join(f"{last}, {first}".strip(", ") for first, last in entry.authors) or entry.key
+
+
+def _plain(text: str) -> str:
+    """Small letters without accents."""
+    return "".join(c for c in unicodedata.normalize("NFD", text.casefold()) if not unicodedata.combining(c))
 
 
 def _text(text: str) -> str:

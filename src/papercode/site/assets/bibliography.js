@@ -1,6 +1,8 @@
 // The bibliography page: finding, sorting, copying BibTeX. Without it the page is a plain list. Its words are in the HTML.
 (() => {
-  const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+  const LETTERS = { ł: "l", ø: "o", đ: "d", ð: "d", ı: "i", ß: "ss", æ: "ae", œ: "oe" }; // no accents, but strokes
+  const plain = (text) =>
+    text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase().replace(/[łøđðıßæœ]/g, (letter) => LETTERS[letter]);
   const compare = new Intl.Collator("en", { sensitivity: "base", numeric: true, ignorePunctuation: true }).compare;
 
   function start(list) {
