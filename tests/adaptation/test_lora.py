@@ -178,6 +178,17 @@ def test_quantised_projection_is_adapted_but_not_merged():
     assert not layer.merged
 
 
+def test_integers_in_a_parameter_are_not_merged_either():
+    base = Int8Linear(nn.Linear(D_IN, D_OUT))
+    integers = base._buffers.pop("weight")
+    base.weight = nn.Parameter(integers, requires_grad=False)
+    layer = LoRALinear(base, R, ALPHA)
+    nn.init.ones_(layer.B)
+    with pytest.raises(TypeError, match="cannot merge into Int8Linear"):
+        layer.merge()
+    assert torch.equal(base.weight, integers)
+
+
 class Doubling(nn.Linear):
     """Multiplies by twice its weight, as scaled embeddings and normalised weights do something of their own."""
 

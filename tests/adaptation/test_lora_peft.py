@@ -22,7 +22,7 @@ def plain(seed=0):
 
 def adapted():
     m = plain()
-    inject(m, ["q"], r=2, alpha=8)
+    inject(m, ["q", "blocks.1.v"], r=2, alpha=8)
     inject(m, ["blocks.0.v"], r=3, alpha=1.5)
     inject(m, ["tokens", "blocks.1.o"], r=2, alpha=5)
     for i, layer in enumerate(adapters(m).values()):
