@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from papercode.site.header import api_page_of, page_of, relative
+from papercode.site.header import api_page_of, page_of, plain, relative
 from papercode.site.project import Project
 
 
@@ -20,7 +20,7 @@ def api_pages(project: Project) -> Iterator[tuple[str, str, str]]:
 def _page(project: Project, module: str) -> str:
     page, path = api_page_of(module), project.sources.paths[module]
     note = project.by_module.get(module)
-    told = f"Explained in the note on [{note.title}]({relative(page_of(note), page)}).\n\n" if note else ""
+    told = f"Explained in the note on [{plain(note.title)}]({relative(page_of(note), page)}).\n\n" if note else ""
     source = "\n".join("    " + line for line in path.read_text("utf-8").rstrip("\n").splitlines())
     name = module.split(".", 1)[1]
     return (
@@ -36,7 +36,7 @@ def api_index(project: Project) -> str:
     for uri, module, _ in api_pages(project):
         doc = ast.get_docstring(ast.parse(project.sources.paths[module].read_text("utf-8"))) or ""
         note = project.by_module.get(module)
-        told = f"[{note.title}]({relative(page_of(note), 'api/index.md')})" if note else ""
+        told = f"[{plain(note.title)}]({relative(page_of(note), 'api/index.md')})" if note else ""
         summary = " ".join(doc.split("\n\n")[0].split())
         rows.append(f"| [`{module}`]({relative(uri, 'api/index.md')}) | {summary} | {told} |")
     return "# Modules\n\n| module | what it holds | note |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"

@@ -1,6 +1,6 @@
 """The page that lists the notes by family."""
 
-from papercode.site.header import page_of, relative
+from papercode.site.header import page_of, plain, relative
 from papercode.site.notes import FAMILIES, Note
 from papercode.site.project import Project
 
@@ -19,5 +19,5 @@ def catalogue(project: Project) -> str:
 
 def _row(note: Note, project: Project) -> str:
     entry = project.bibliography.get(note.key)
-    paper = f": *{entry.title}*. {entry.label}" if entry else ""
-    return f"- [{note.title}]({relative(page_of(note), PAGE)}){paper}"
+    paper = f": *{plain(entry.title)}*. {plain(entry.label)}" if entry else ""
+    return f"- [{plain(note.title)}]({relative(page_of(note), PAGE)}){paper}"

@@ -1,9 +1,13 @@
 """The block under a note's title: who wrote the paper, where to get it, where it stands, where its code is."""
 
+import re
 from pathlib import PurePosixPath
 
 from papercode.site.notes import Note, body_lines
 from papercode.site.project import Project
+
+_MATH = re.compile(r"(\$[^$\s](?:[^$]*[^$\s])?\$)")
+_SPECIAL = re.compile(r"[\\`*_\[\]<>&@!|]")
 
 
 def page_of(note: Note) -> str:
@@ -47,9 +51,9 @@ def header(note: Note, project: Project, repository: str) -> str:
             if (project.root / file).is_file():
                 code.append(f"[{label}]({repository}{file})")
     rows = [
-        ("Paper", f"*{_plain(entry.title)}*"),
-        ("Authors", _plain(", ".join(entry.author_names))),
-        ("Published", _plain(", ".join(filter(None, [entry.source, str(entry.year)])))),
+        ("Paper", f"*{plain(entry.title)}*"),
+        ("Authors", plain(", ".join(entry.author_names))),
+        ("Published", plain(", ".join(filter(None, [entry.source, str(entry.year)])))),
         ("Links", " · ".join(links)),
         ("Code", " · ".join(code)),
         ("Builds on", _lineage(note.builds_on, project, page)),
@@ -83,13 +87,15 @@ def _lineage(keys: list[str], project: Project, page: str) -> str:
         entry, note = project.bibliography.get(key), project.by_key.get(key)
         name = note.title if note else entry.parenthetical if entry else key
         target = page_of(note) if note else f"bibliography.md#{key}"
-        shown.append(f"[{_plain(name)}]({relative(target, page)})")
+        shown.append(f"[{plain(name)}]({relative(target, page)})")
     return " · ".join(shown)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown is to leave as it is; TeX between dollars stays TeX."""
-    return "".join("\\" + c if c in "\\`*_[]<>" else c for c in text)
+    parts = _MATH.split(text)
+    parts[::2] = [_SPECIAL.sub(lambda match: f"&#{ord(match[0])};", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _indent(text: str) -> str:
