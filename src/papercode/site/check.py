@@ -65,9 +65,28 @@ def surface_problems(project: Project, note: Note) -> Iterator[Problem]:
     """The public names of the note's modules that the note never mentions."""
     for module in note.modules:
         if module in project.sources.paths:
-            for name in public_names(project, module):
+            try:
+                names = public_names(project, module)
+            except SyntaxError as error:
+                yield Problem(project.sources.paths[module], error.lineno or 1, f"SyntaxError: {error.msg}")
+                continue
+            for name in names:
                 if not re.search(rf"\b{name}\b", note.text):
                     yield Problem(note.path, note.line_of("module:"), f"the note never mentions {module}.{name}")
+
+
+def left_over(project: Project, note: Note) -> Iterator[Problem]:
+    """What the templates of `papercode new` ask for and nobody has written yet: in note, modules, test and entry."""
+    family, name = note.name.split("/")
+    test = project.root / "tests" / family / f"test_{name}.py"
+    modules = [project.sources.paths[module] for module in note.modules if module in project.sources.paths]
+    texts = [(path, 0, path.read_text("utf-8")) for path in [note.path, *modules, *([test] if test.is_file() else [])]]
+    if entry := project.bibliography.get(note.key):
+        texts.append((project.root / "references.bib", entry.line - 1, entry.bibtex))
+    for path, before, text in texts:
+        for number, line in enumerate(text.split("\n"), before + 1):
+            if found := re.search(r"\bTODO\b", line):
+                yield Problem(path, number, f"still to be done: {line[found.start() :].strip()}")
 
 
 def formula_problems(project: Project, paths: Sequence[Path]) -> list[Problem]:
@@ -89,6 +108,7 @@ def check(project: Project, paths: Sequence[Path] | None = None, *, run: bool = 
     for note in project.notes:
         if note.path in chosen:
             found.extend(surface_problems(project, note))
+            found.extend(left_over(project, note))
     found.extend(formula_problems(project, chosen))
     if run:
         sessions = [project.session(path) for path in chosen]

@@ -1,5 +1,6 @@
 """A new paper from templates: bibliography stub, note, module and test, at the same path in three trees."""
 
+import keyword
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -17,9 +18,9 @@ def scaffold(project: Project, name: str, key: str, title: str | None = None) ->
         FileExistsError: a file is there already; nothing has been written.
     """
     family, _, stem = name.partition("/")
-    if family not in FAMILIES or not re.fullmatch(r"[a-z][a-z0-9_]*", stem):
-        families = ", ".join(FAMILIES)
-        raise ValueError(f"name={name!r} must be family/name in small letters, digits and _; families: {families}")
+    if family not in FAMILIES or not re.fullmatch(r"[a-z][a-z0-9_]*", stem) or keyword.iskeyword(stem):
+        message = f"name={name!r} must be family/name in small letters, digits and _, and no keyword of Python"
+        raise ValueError(f"{message}; families: {', '.join(FAMILIES)}")
     year = re.search(r"\d{4}", key)
     if not re.fullmatch(KEY, key) or not year:
         raise ValueError(f"key={key!r} must be author, year and first word of the title, such as hu2022lora")
