@@ -89,6 +89,7 @@ def test_strings_and_windows_line_ends(tmp_path):
     assert bibliography.problems == []
     assert bibliography["a2020x"].venue == "Neural Computation"
     assert bibliography["a2020x"].line == 3
+    assert "\r" not in bibliography["a2020x"].bibtex
 
 
 # names
@@ -105,7 +106,7 @@ def test_strings_and_windows_line_ends(tmp_path):
         ("van den Oord, Aaron and de Jong, M.", "van den Oord and de Jong (2020)", "van den Oord and de Jong, 2020"),
         ("{OpenAI and Friends}", "OpenAI and Friends (2020)", "OpenAI and Friends, 2020"),
         ("Ben Zaken, Elad", "Ben Zaken (2020)", "Ben Zaken, 2020"),
-        ("Knuth, Jr., Donald", "Knuth (2020)", "Knuth, 2020"),
+        ("Knuth, Jr., Donald", "Knuth Jr. (2020)", "Knuth Jr., 2020"),
     ],
 )
 def test_labels(entry, authors, text, parenthesis):
@@ -129,8 +130,8 @@ def test_author_names(entry):
 
 def test_papers_cited_alike_get_letters_oldest_first(load):
     bibliography = load(
-        "@misc{liu2019b, title={B}, author={Liu, X and A and B}, year=2019, eprint={1907.11692}}\n"
-        "@misc{liu2019a, title={A}, author={Liu, Y and C and D}, year=2019, eprint={1901.11504}}\n"
+        "@misc{liu2019late, title={B}, author={Liu, X and A and B}, year=2019, eprint={1907.11692}}\n"
+        "@misc{liu2019soon, title={A}, author={Liu, Y and C and D}, year=2019, eprint={1901.11504}}\n"
         "@misc{liu2019c, title={C}, author={Liu, Y}, year=2019}\n"
         "@misc{liu2020a, title={D}, author={Liu, X and A and B}, year=2020}"
     )
@@ -140,7 +141,7 @@ def test_papers_cited_alike_get_letters_oldest_first(load):
         "Liu (2019)",
         "Liu et al. (2020)",
     ]
-    assert bibliography["liu2019a"].parenthetical == "Liu et al., 2019a"
+    assert bibliography["liu2019soon"].parenthetical == "Liu et al., 2019a"
 
 
 def test_letters_go_on_after_z():
@@ -255,9 +256,19 @@ def test_broken_entry_is_reported_and_the_next_one_read(load, caplog):
 
 
 def test_a_field_given_twice(load):
-    bibliography = load("@misc{a2020x, title={One}, title={Two}, author={A}, year=2020}")
+    bibliography = load("@misc{a2020x, title={1}, title={2}, author={Li, X}, year=2020, journal={Journal}}")
     assert problems(bibliography) == [(1, "the entry gives title more than once: keep one")]
-    assert "a2020x" in bibliography
+    assert bibliography["a2020x"].label == "Li (2020)"  # the rest of it is read as always
+    assert bibliography["a2020x"].venue == "Journal"
+
+
+def test_a_field_given_twice_in_an_entry_whose_key_comes_twice(load):
+    bibliography = load(
+        "@misc{a2020x, title={One}, title={Two}, author={A}, year=2020}\n@misc{a2020x, title={Three}, author={A}, year=2020}"
+    )
+    assert [line for line, _ in problems(bibliography)] == [1, 2]
+    assert "already used on line 1" in problems(bibliography)[1][1]
+    assert bibliography["a2020x"].line == 1
 
 
 @pytest.mark.parametrize(
@@ -282,6 +293,7 @@ def test_a_field_given_twice(load):
             "eprint '0813.0001' is no arXiv number such as 1706.03762 or cs/0112017",
         ),
         (f"{GOOD},\ndoi = {{neco.1997}}", 3, "doi 'neco.1997' is no DOI such as 10.1162/neco.1997.9.8.1735"),
+        (f"{GOOD},\nurl = {{ftp://a.org/b}}", 3, "url 'ftp://a.org/b' is no address that starts with https://"),
         (f"{GOOD},\nurl = {{javascript:f()}}", 3, "url 'javascript:f()' is no address that starts with https://"),
         (f"{GOOD},\njournal = jmlr", 3, "journal = jmlr: no such @string is defined above; put the value in braces"),
     ],

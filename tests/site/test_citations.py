@@ -81,12 +81,19 @@ def test_in_running_text(render):
         ("the @li2021prefix-like method", "the Li and Liang (2021)-like method"),
         ("@li2021prefix: yes", "Li and Liang (2021): yes"),
         ("# On @li2021prefix", "On Li and Liang (2021)"),
+        ("a ` b\n\n@d2l ` c", "a ` b\nZhang (2021) ` c"),
+        ("\\`@d2l`", "`Zhang (2021)`"),
+        ("<!-- ` -->\n@d2l `x`", "\nZhang (2021) x"),
+        ("```\nx\n```\n    @d2l", "x\n\n    Zhang (2021)"),
+        ("x[^1]\n\n[^1]: @d2l", "x1\n\n\n\n\nZhang (2021)&#160;&#8617;\n\n\n"),
         ("| a |\n|---|\n| [@li2021prefix; @d2l] |", "\n\n\na\n\n\n\n\n(Li and Liang, 2021; Zhang, 2021)\n\n\n"),
         ('!!! note "After @d2l"\n\n    [@d2l]', "\nAfter Zhang (2021)\n(Zhang, 2021)\n"),
     ],
 )
-def test_text(render, markdown, text):
-    assert plain(render(markdown)) == text
+def test_text(render, bibliography, markdown, text):
+    html = render(markdown)
+    assert plain(html) == text
+    assert len(cited_keys(markdown, bibliography)) == html.count('class="citation"')
 
 
 def test_locators_may_hold_math_and_code(render):
@@ -111,6 +118,8 @@ def test_locators_may_hold_math_and_code(render):
         "[x]\n\n[x]: https://example.org/@li2021prefix",
         '<a href="https://example.org/@li2021prefix">x</a>',
         "@dataclass and @property and @media",
+        "snake_@li2021prefix",
+        '<b title="@li2021prefix">x</b>',
         "@li2021prefix@example.org",
         "@li2021prefix/package",
         r"\@li2021prefix",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bibtexparser
 from bibtexparser import model
+from bibtexparser.middlewares import default_parse_stack
 from bibtexparser.middlewares.names import InvalidNameError, parse_single_name_into_parts, split_multiple_persons_names
 from pylatexenc.latex2text import LatexNodes2Text
 
@@ -77,22 +78,24 @@ def load_bibliography(path: Path) -> Bibliography:
         ) from None
     problems = []
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode()
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         problems.append(Problem(path, line, f"byte {raw[error.start]:#04x} is not UTF-8: save the file in UTF-8"))
-        text = raw.decode("utf-8-sig", errors="replace")
+        text = raw.decode(errors="replace")
     with _silence("bibtexparser"):
         library = bibtexparser.parse_string(text.replace("\r\n", "\n"))
     blocks = list(library.entries)
     for failed in library.failed_blocks:
         problems.append(Problem(path, _line(failed), _why(failed)))
         if isinstance(failed, model.DuplicateFieldKeyBlock) and isinstance(failed.ignore_error_block, model.Entry):
-            blocks.append(failed.ignore_error_block)
+            blocks += _parsed(failed.ignore_error_block)
     entries: dict[str, Entry] = {}
     for block in sorted(blocks, key=_line):
         entry, found = _entry(path, block)
         problems += found
+        if entry.key in entries:
+            problems.append(Problem(path, entry.line, _used_twice(entry.key, entries[entry.key].line)))
         entries.setdefault(entry.key, entry)
     return Bibliography(entries, problems)
 
@@ -155,8 +158,7 @@ def _names(people: str) -> tuple[list[tuple[str, str]], list[str]]:
         except InvalidNameError:
             unreadable.append(person)
             continue
-        first, last = " ".join([*parts.first, *parts.jr]), " ".join([*parts.von, *parts.last])
-        names.append((_plain(first), _plain(last)))
+        names.append((_plain(" ".join(parts.first)), _plain(" ".join([*parts.von, *parts.last, *parts.jr]))))
     return names, unreadable
 
 
@@ -173,13 +175,24 @@ def _why(failed: model.ParsingFailedBlock) -> str:
     """What to tell the author about a block that bibtexparser refused."""
     match failed:
         case model.DuplicateBlockKeyBlock():
-            used = _line(failed.previous_block)
-            return f"{failed.key}: the key is already used on line {used}; remove one of the two entries or rename it"
+            return _used_twice(failed.key, _line(failed.previous_block))
         case model.DuplicateFieldKeyBlock():
             return f"the entry gives {', '.join(sorted(failed.duplicate_keys))} more than once: keep one"
         case _:
             reason = getattr(failed.error, "abort_reason", "") or str(failed.error)
             return f"this entry cannot be read; look for a missing brace, comma or `=` ({' '.join(reason.split())})"
+
+
+def _used_twice(key: str, line: int) -> str:
+    return f"{key}: the key is already used on line {line}; remove one of the two entries or rename it"
+
+
+def _parsed(block: model.Entry) -> list[model.Entry]:
+    """An entry that bibtexparser set aside before it had taken the braces off its values."""
+    library = bibtexparser.Library([block])
+    for step in default_parse_stack():
+        library = step.transform(library)
+    return library.entries
 
 
 def _line(block: model.Block) -> int:

@@ -147,7 +147,7 @@ def arxiv_month(number: str) -> tuple[int, int] | None:
     if not match:
         return None
     year, month = (int(part) for part in match.groups() if part is not None)
-    century = 1900 if match[3] and year > 90 else 2000  # the arXiv began in 1991, numbers with a dot in 2007
+    century = 1900 if year > 90 else 2000  # the arXiv began in 1991, numbers with a dot in 2007
     return (century + year, month) if 1 <= month <= 12 else None
 
 

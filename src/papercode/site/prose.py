@@ -45,7 +45,7 @@ def _without_blocks(lines: list[str], fenced: set[int]) -> list[str]:
     for number, line in enumerate(lines):
         if not line.strip() or (number in fenced and number - 1 in fenced):
             result.append(" " * len(line))
-            after_blank = True
+            after_blank = number not in fenced
             continue
         indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
         if after_blank:
@@ -57,5 +57,5 @@ def _without_blocks(lines: list[str], fenced: set[int]) -> list[str]:
                 indents.pop()
             indents.append(indent + 4)
         result.append(" " * len(line) if in_code or number in fenced else line)
-        after_blank = number in fenced
+        after_blank = False
     return result
