@@ -67,9 +67,15 @@ def test_path_lengths_are_those_of_table_1(n):
     assert dilated == next(layers for layers in count(1) if K**layers >= n)  # log_k n, rounded up
 
 
-def test_both_directions_count_too():
+def test_to_see_oneself_is_not_asked_for():
+    assert path_length([torch.ones(7, 7, dtype=torch.bool).tril(-1)]) == 1
+    with pytest.raises(ValueError, match="after 1 layers"):  # but the one before is
+        path_length([torch.ones(7, 7, dtype=torch.bool).tril(-2)])
+
+
+def test_a_window_that_looks_both_ways_has_twice_the_path():
     near = (torch.arange(7)[:, None] - torch.arange(7)).abs() <= 1
-    assert path_length(repeat(near)) == 6
+    assert path_length(repeat(near)) == 2 * path_length(repeat(window(7, 3))) == 6
 
 
 def test_errors():
@@ -77,5 +83,7 @@ def test_errors():
         window(3, 0)
     with pytest.raises(ValueError, match="after 2 layers some position has not seen an earlier one"):
         path_length([window(9, 2)] * 2)
+    with pytest.raises(ValueError, match="after 9 layers some position has not seen an earlier one"):
+        path_length(repeat(window(9, 1)))
     with pytest.raises(ValueError, match="after 0 layers"):
         path_length([])

@@ -131,6 +131,9 @@ def test_dropout_falls_on_the_weights():
     dropped = attention(q, k, torch.eye(M, dtype=F64).expand(B, H, M, M), dropout=0.25)
     assert (((dropped - weights / 0.75).abs() < 1e-12) | (dropped == 0)).all()
     assert 0 < (dropped == 0).sum() < dropped.numel()
+    sums = attention(q, k, torch.ones(B, H, M, E, dtype=F64), dropout=0.25)
+    assert_same(sums, sums[..., :1].expand_as(sums))  # all features of a value are dropped together
+    assert_differs(sums, torch.ones_like(sums))
 
 
 def test_a_mask_of_floats_is_refused():

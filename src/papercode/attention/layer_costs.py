@@ -1,4 +1,4 @@
-r"""What a layer costs and how far it sees (`vaswani2017attention`, section 4 and Table 1).
+r"""What a layer costs and how far it sees [@vaswani2017attention, section 4 and Table 1].
 
 Imports: nothing from an older paper's module.
 
@@ -7,7 +7,8 @@ Symbols: n sequence length, d width; the paper's $k$ = width of a convolution, $
 Differences from the paper:
     * Operations are counted (a multiply-add is two), not only their order. So the four projections of attention, which
       Table 1 leaves out, have a row of their own.
-    * Connections are causal, as in a decoder; in both directions the path is up to twice as short.
+    * Windows look back only, as in a decoder. One of the same width that looks both ways reaches half as far, and its
+      path is twice as long.
 """
 
 from collections.abc import Iterable
@@ -58,11 +59,13 @@ def path_length(layers: Iterable[Bool[Tensor, "n n"]]) -> int:
         layers: Who sees whom in the first layer, in the second, …; `itertools.repeat` for layers that are all alike.
 
     Raises:
-        ValueError: If the layers end before that.
+        ValueError: If the layers end before that, or n of them are not enough: a path visits no position twice.
     """
     seen, count = None, 0
     for count, layer in enumerate(layers, 1):
         seen = layer if seen is None else layer.double() @ seen.double() > 0
-        if (seen | torch.ones_like(seen).triu(1)).all():
+        if (seen | torch.ones_like(seen).triu()).all():
             return count
+        if count == len(seen):
+            break
     raise ValueError(f"after {count} layers some position has not seen an earlier one")

@@ -1,6 +1,6 @@
-r"""The Transformer (`vaswani2017attention`): an encoder and a decoder of attention and networks per position.
+r"""The Transformer [@vaswani2017attention]: an encoder and a decoder of attention and networks per position.
 
-Imports: `LayerNorm` (`ba2016layer`) stands behind every residual sum; `positions` are the same paper's section 3.5.
+Imports: `LayerNorm` [@ba2016layer] stands behind every residual sum; `positions` are the same paper's section 3.5.
 
 Symbols: b batch, s source length, t target length, n queries, m keys, h heads, d width. The paper's $d_k$ = width of
 q and k in a head, $d_v$ = of v, $h$ = n_heads, $N$ = n_layers, $d_{ff}$ = d_ff.
@@ -107,7 +107,7 @@ class MultiHeadAttention(nn.Module):
         self.o = nn.Linear(n_heads * self.d_v, d_model, bias=bias)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], memory: Float[Tensor, "b m d"] | None = None, **kwargs
+        self, x: Float[Tensor, "b n d"], memory: Float[Tensor, "b m c"] | None = None, **kwargs
     ) -> Float[Tensor, "b n d"]:
         """Lets x attend to memory, or to itself where there is none. kwargs (mask, bias, …) go to `attend`."""
         memory = x if memory is None else memory
@@ -193,7 +193,7 @@ class DecoderLayer(nn.Module):
         self.residuals = nn.ModuleList(residual() for _ in range(3))
 
     def forward(
-        self, x: Float[Tensor, "b n d"], memory: Float[Tensor, "b m d"], *, memory_mask: Tensor | None = None, **kwargs
+        self, x: Float[Tensor, "b n d"], memory: Float[Tensor, "b m c"], *, memory_mask: Tensor | None = None, **kwargs
     ) -> Float[Tensor, "b n d"]:
         """kwargs (mask, bias, …) go to the self-attention, memory_mask to the attention to memory."""
         x = self.residuals[0](x, lambda x: self.self_attention(x, **kwargs))
