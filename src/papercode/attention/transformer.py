@@ -1,6 +1,6 @@
-r"""The Transformer [@vaswani2017attention]: an encoder and a decoder of attention and networks per position.
+r"""The Transformer (`vaswani2017attention`): an encoder and a decoder of attention and networks per position.
 
-Imports: `LayerNorm` [@ba2016layer] stands behind every residual sum; `positions` are the same paper's section 3.5.
+Imports: `LayerNorm` (`ba2016layer`) stands behind every residual sum; `positions` are the same paper's section 3.5.
 
 Symbols: b batch, s source length, t target length, n queries, m keys, h heads, d width. The paper's $d_k$ = width of
 q and k in a head, $d_v$ = of v, $h$ = n_heads, $N$ = n_layers, $d_{ff}$ = d_ff.
