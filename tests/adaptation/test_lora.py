@@ -152,6 +152,13 @@ def test_dropout_falls_on_the_input_of_a_and_only_in_training():
     assert_differs(out, layer.eval()(z))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_takes_over_the_mode_of_its_base(training):
+    # else dropout would be on in a model that has been set to eval()
+    layer = LoRALinear(nn.Linear(D_IN, D_OUT).train(training), R, ALPHA, dropout=0.5)
+    assert layer.training == layer.dropout.training == layer.base.training == training
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_a_and_b_are_never_narrower_than_float32(dtype):
     layer = LoRALinear(nn.Linear(D_IN, D_OUT, dtype=dtype), R, ALPHA)

@@ -57,6 +57,7 @@ class LoRALinear(nn.Module):
         self.A = nn.Parameter(torch.empty(r, d_in, dtype=dtype, device=device))
         self.B = nn.Parameter(torch.empty(d_out, r, dtype=dtype, device=device))
         self.reset_parameters()
+        self.train(base.training)
 
     def reset_parameters(self) -> None:
         """A Gaussian, B zero: the adapted map starts as base, exactly."""
