@@ -263,9 +263,8 @@ def test_a_field_given_twice(load):
 
 
 def test_a_field_given_twice_in_an_entry_whose_key_comes_twice(load):
-    bibliography = load(
-        "@misc{a2020x, title={One}, title={Two}, author={A}, year=2020}\n@misc{a2020x, title={Three}, author={A}, year=2020}"
-    )
+    entry = "@misc{{a2020x, {}, author={{A}}, year=2020}}\n"
+    bibliography = load(entry.format("title={One}, title={Two}") + entry.format("title={Three}"))
     assert [line for line, _ in problems(bibliography)] == [1, 2]
     assert "already used on line 1" in problems(bibliography)[1][1]
     assert bibliography["a2020x"].line == 1
