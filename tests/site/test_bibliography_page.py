@@ -185,6 +185,18 @@ def test_one_paper_is_not_many(tmp_path):
     assert "\n1 paper, 0 with a note.\n" in listing(load_bibliography(path), {}, {})
 
 
+def test_the_year_is_shown_once_and_with_its_letter(tmp_path):
+    path = tmp_path / "x.bib"
+    path.write_text(
+        "@misc{hu2022a, title={T}, author={Hu}, year=2022, howpublished={ICLR 2022}}\n"
+        "@misc{hu2022b, title={U}, author={Hu}, year=2022, howpublished={ICLR 2022}}\n"
+        "@misc{li2022a, title={T}, author={Li}, year=2022, howpublished={ICLR 2022}}\n"
+        "@misc{wu2012a, title={T}, author={Wu}, year=2012, eprint={2012.00001}}\n"  # the number of December 2020
+    )
+    sources = re.findall(r'class="bib-source" markdown="span">(.*?)</p>', listing(load_bibliography(path), {}, {}))
+    assert sources == ["ICLR 2022, 2022a", "ICLR 2022, 2022b", "ICLR 2022", "arXiv:2012.00001, 2012"]
+
+
 def test_an_empty_bibliography(tmp_path):
     (tmp_path / "x.bib").write_text("")
     assert "0 papers" in listing(load_bibliography(tmp_path / "x.bib"), {}, {})
