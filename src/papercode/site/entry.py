@@ -17,6 +17,8 @@ _SITES = {
     "proceedings.neurips.cc": "NeurIPS",
     "papers.nips.cc": "NeurIPS",
     "jmlr.org": "JMLR",
+    "ijcai.org": "IJCAI",
+    "cdn.openai.com": "OpenAI",
 }
 _AUTHORS_IN_REFERENCE = 10
 

@@ -1,22 +1,19 @@
 // Sets the formulas that pymdownx.arithmatex (generic) left as \(…\) and \[…\]. Works with Material's instant navigation
 // and without; where a formula cannot be set, and where there is no JavaScript, the TeX stays readable.
 (() => {
-  const set = () => {
-    for (const element of document.querySelectorAll(".arithmatex:not([data-set])")) {
+  function set() {
+    for (const element of document.querySelectorAll(".arithmatex")) {
       const source = element.textContent.trim();
       const display = source.startsWith("\\[");
-      if (!display && !source.startsWith("\\(")) continue;
+      if (!display && !source.startsWith("\\(")) continue; // set already
       try {
         katex.render(source.slice(2, -2), element, { displayMode: display, throwOnError: false, strict: "ignore" });
-        element.dataset.set = "";
       } catch (error) {
         element.textContent = source;
         console.warn(`KaTeX could not set ${source}:`, error);
-        if (typeof katex === "undefined") return;
-        element.dataset.set = "failed";
       }
     }
-  };
+  }
 
   if (window.document$) window.document$.subscribe(set);
   else if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", set);
