@@ -81,6 +81,7 @@ def test_in_running_text(render):
         ("the @li2021prefix-like method", "the Li and Liang (2021)-like method"),
         ("@li2021prefix: yes", "Li and Liang (2021): yes"),
         ("# On @li2021prefix", "On Li and Liang (2021)"),
+        ("如@li2021prefix所示[@d2l]。", "如Li and Liang (2021)所示(Zhang, 2021)。"),
         ("a ` b\n\n@d2l ` c", "a ` b\nZhang (2021) ` c"),
         ("\\`@d2l`", "`Zhang (2021)`"),
         ("<!-- ` -->\n@d2l `x`", "\nZhang (2021) x"),
