@@ -10,7 +10,7 @@ import papercode
 
 # Shapes in the signatures of the papers' modules are checked while testing; the site engine has none.
 MODELS = [f"papercode.{m.name}" for m in pkgutil.iter_modules(papercode.__path__) if m.name != "site"]
-install_import_hook(MODELS, "beartype.beartype")
+install_import_hook(MODELS, "helpers.typechecked")
 
 
 @pytest.fixture(autouse=True)

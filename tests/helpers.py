@@ -3,7 +3,10 @@
 from collections.abc import Callable
 
 import torch
+from beartype import BeartypeConf, beartype
 from torch import Tensor, nn
+
+typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
 
 
 def randomise(module: nn.Module, seed: int = 0, std: float = 0.3) -> nn.Module:

@@ -19,10 +19,10 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 
 def length_penalty(length: int, alpha: float = 0.6) -> float:
-    r"""$((5 + |Y|) / (5 + 1))^\alpha$ (`wu2016google`, section 7): a log-probability is divided by it.
+    r"""$((5 + |Y|) / (5 + 1))^\alpha$ [@wu2016google, section 7]: a log-probability is divided by it.
 
     A log-probability only falls as a sequence grows, so that the plain sum (alpha = 0) prefers short sequences.
-    The Transformer was decoded with alpha = 0.6 (`vaswani2017attention`, section 6.1).
+    The Transformer was decoded with alpha = 0.6 [@vaswani2017attention, section 6.1].
     """
     return ((5 + length) / 6) ** alpha
 

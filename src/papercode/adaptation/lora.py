@@ -1,4 +1,4 @@
-r"""LoRA (`hu2022lora`): a frozen map plus a trainable product of two thin matrices, $W_0 + \frac{\alpha}{r} BA$.
+r"""LoRA [@hu2022lora]: a frozen map plus a trainable product of two thin matrices, $W_0 + \frac{\alpha}{r} BA$.
 
 Imports: nothing from other papers; LoRA wraps any module that maps (…, d_in) to (…, d_out).
 

@@ -1,4 +1,4 @@
-"""Adapters alone, saved and loaded (`hu2022lora`, section 4.2: 35 MB in place of 350 GB).
+"""Adapters alone, saved and loaded [@hu2022lora, section 4.2: 35 MB in place of 350 GB].
 
 Imports: `adapters` finds the adapted maps of a model (same paper).
 

@@ -1,4 +1,4 @@
-"""LoRA on a table of embeddings (`hu2022lora`), which is a linear map of one-hot vectors.
+"""LoRA on a table of embeddings [@hu2022lora], which is a linear map of one-hot vectors.
 
 Imports: `LoRALinear` is the adapted map (same paper).
 

@@ -1,4 +1,4 @@
-r"""LoRA on a fused projection (`hu2022lora`): one module computes q, k and v side by side, some of them are adapted.
+r"""LoRA on a fused projection [@hu2022lora]: one module computes q, k and v side by side, some of them are adapted.
 
 Imports: `LoRALinear` is the adapted map (same paper).
 

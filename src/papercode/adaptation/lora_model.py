@@ -1,4 +1,4 @@
-"""LoRA in a whole model: put adapters in, merge them, take them out (`hu2022lora`, section 4.2).
+"""LoRA in a whole model: put adapters in, merge them, take them out [@hu2022lora, section 4.2].
 
 Imports: `LoRALinear` and `LoRAEmbedding` are the adapted maps (same paper).
 

@@ -1,6 +1,6 @@
 r"""LoRA adapters in the folder layout of the peft library: adapter_config.json and adapter_model.safetensors.
 
-Imports: the adapted maps, `inject` and the strict reading of `lora_checkpoint` (same paper, `hu2022lora`); not peft.
+Imports: the adapted maps, `inject` and the strict reading of `lora_checkpoint` (same paper, @hu2022lora); not peft.
 
 A tensor is `base_model.model.<module>.lora_A.weight` (and lora_B), for an embedding `….lora_embedding_A`. r and
 lora_alpha hold for all modules but those that a regular expression in rank_pattern or alpha_pattern matches. A fused

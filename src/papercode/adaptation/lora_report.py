@@ -1,4 +1,4 @@
-"""What trains and what is frozen (`hu2022lora`, section 4.1: the weights of the model receive no gradient).
+"""What trains and what is frozen [@hu2022lora, section 4.1: the weights of the model receive no gradient].
 
 Imports: `adapters` finds the adapted maps of a model, `select` modules by name (same paper).
 """

@@ -1,4 +1,4 @@
-r"""Do two runs of LoRA learn the same directions? The measure of section 7.2 (`hu2022lora`).
+r"""Do two runs of LoRA learn the same directions? The measure of section 7.2 [@hu2022lora].
 
 Symbols: A and B are here two matrices A of two runs, (r d) and (s d): not the factors of one update. $U_A^i$ (d i) =
 the i right singular vectors of A with the largest singular values.

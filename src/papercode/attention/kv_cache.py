@@ -7,7 +7,7 @@ queries attend to all of it. So the decoder is fed the newest token alone.
 One rule serves both attentions of the decoder. Self-attention brings one new key a step. Cross-attention brings all
 keys of the source in the first step and none later: the decoder is then given a memory of length 0.
 
-Imports: `Transformer`, whose decoder is stepped (`vaswani2017attention`), and `wrapped`, which puts the caches there.
+Imports: `Transformer`, whose decoder is stepped [@vaswani2017attention], and `wrapped`, which puts the caches there.
 """
 
 from collections.abc import Callable, Iterator

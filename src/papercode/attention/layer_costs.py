@@ -1,4 +1,4 @@
-r"""What a layer costs and how far it sees (`vaswani2017attention`, section 4 and Table 1).
+r"""What a layer costs and how far it sees [@vaswani2017attention, section 4 and Table 1].
 
 Imports: nothing from an older paper's module.
 

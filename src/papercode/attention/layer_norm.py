@@ -1,4 +1,4 @@
-r"""Layer normalisation (`ba2016layer`): the features of one example are brought to mean 0 and variance 1.
+r"""Layer normalisation [@ba2016layer]: the features of one example are brought to mean 0 and variance 1.
 
 Imports: nothing from an older paper.
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class LayerNorm(nn.Module):
-    r"""$g \odot (x - \mu) / \sqrt{\sigma^2 + \varepsilon} + b$ over the last axis (`ba2016layer`, Eq. 3 and 4).
+    r"""$g \odot (x - \mu) / \sqrt{\sigma^2 + \varepsilon} + b$ over the last axis [@ba2016layer, Eq. 3 and 4].
 
     Nothing is shared between examples or positions, so there are no running statistics, and training and evaluation
     compute the same.

@@ -1,4 +1,4 @@
-r"""Positions as waves (`vaswani2017attention`, section 3.5): a sine and a cosine at each of d/2 frequencies.
+r"""Positions as waves [@vaswani2017attention, section 3.5]: a sine and a cosine at each of d/2 frequencies.
 
 Imports: nothing from an older paper.
 

@@ -1,6 +1,6 @@
-r"""The Transformer (`vaswani2017attention`): an encoder and a decoder of attention and networks per position.
+r"""The Transformer [@vaswani2017attention]: an encoder and a decoder of attention and networks per position.
 
-Imports: `LayerNorm` (`ba2016layer`) stands behind every residual sum; `positions` are the same paper's section 3.5.
+Imports: `LayerNorm` [@ba2016layer] stands behind every residual sum; `positions` are the same paper's section 3.5.
 
 Symbols: b batch, s source length, t target length, n queries, m keys, h heads, d width. The paper's $d_k$ = width of
 q and k in a head, $d_v$ = of v, $h$ = n_heads, $N$ = n_layers, $d_{ff}$ = d_ff.
@@ -257,7 +257,8 @@ class Transformer(nn.Module):
         """Embedding times sqrt(d_model), plus the positions from `start`, with dropout (sections 3.4, 3.5, 5.4)."""
         weight = self.embedding.weight
         x = self.embedding(tokens) * math.sqrt(weight.shape[1])
-        return self.dropout(x + positions(tokens.shape[1], weight.shape[1], start, tokens.device).to(weight.dtype))
+        waves = positions(tokens.shape[1], weight.shape[1], start)  # on the CPU: not every device knows float64
+        return self.dropout(x + waves.to(weight))
 
     def encode(
         self, source: Int[Tensor, "b s"], source_mask: Bool[Tensor, "b s"] | None = None

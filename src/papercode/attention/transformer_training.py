@@ -1,6 +1,6 @@
-r"""How the Transformer was trained (`vaswani2017attention`, sections 5.3 and 5.4): learning rate and smoothed labels.
+r"""How the Transformer was trained [@vaswani2017attention, sections 5.3 and 5.4]: learning rate and smoothed labels.
 
-Imports: nothing from an older paper's module. Label smoothing is by `szegedy2016rethinking` (section 7).
+Imports: nothing from an older paper's module. Label smoothing is by @szegedy2016rethinking (section 7).
 
 Symbols: the paper's $lrate$ = learning_rate, $step\_num$ = step, $warmup\_steps$ = warmup, $\epsilon_{ls}$ = smoothing.
 

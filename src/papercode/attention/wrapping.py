@@ -1,6 +1,6 @@
 r"""Putting something around every attention of a model for a while, for instance to look at its weights.
 
-Imports: `MultiHeadAttention` (`vaswani2017attention`), whose `attend` is the place to do it.
+Imports: `MultiHeadAttention` [@vaswani2017attention], whose `attend` is the place to do it.
 """
 
 from collections.abc import Callable, Iterator

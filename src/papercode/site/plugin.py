@@ -7,7 +7,9 @@ import hashlib
 import importlib.metadata
 import logging
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self.engine = _engine()
         self.figures: dict[str, str] = {}
         self.sources: dict[str, Path] = {}
+        self.texts: dict[str, str] = {}
+        self._add_generated(files, config)  # first: these pages are rendered while snippets run
         for note in project.notes:
             self._add(
                 files, config, page_of(note), path=note.path, edit=f"../papers/{note.path.relative_to(project.papers)}"
@@ -89,11 +93,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         for file in files.documentation_pages():
             if file.abs_src_path:
                 self.sources[file.src_uri] = Path(file.abs_src_path)
-        self.outcomes = self._run_snippets()
-        self.texts = {uri: self._text(uri, path, config) for uri, path in self.sources.items()}
-        for uri, svg in self.figures.items():
-            self._add(files, config, uri, content=svg)
-        self._add_generated(files, config)
+        self.running = self._start_snippets()
         for name in _ASSETS:
             self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
         try:
@@ -102,7 +102,6 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         except katex.KatexError as error:  # one can write without seeing formulas; a strict build fails
             log.warning("formulas stay TeX: %s", error)
         config.nav = self._navigation(config.nav) if config.nav else None
-        self._report(self._problems())
         self.cache = PageCache(self.store, self._base(files, config)) if self.store else None
         if self.cache and "material/search" in config.plugins:
             self.cache.keep_search(config.plugins["material/search"].search_index)
@@ -112,6 +111,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def on_page_read_source(self, *, page: Any, config: Any) -> str | None:
         """The Markdown of a page with what its snippets gave, and with its header if it is a note."""
         self.page = page
+        if page.file.src_uri in self.sources and not self.texts:
+            self._finish_snippets(config)
         return self.texts.get(page.file.src_uri)
 
     @event_priority(-100)
@@ -154,11 +155,29 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     # the parts
 
-    def _run_snippets(self) -> dict[Path, Outcome]:
+    def _start_snippets(self) -> Future:
+        """Runs what is not known in workers, with a thread to watch them."""
         sessions = {path: self.project.session(path) for path in self.sources.values()}
         runner = self.project.runner(cached=self.config.cache, jobs=self.config.jobs)
-        outcomes = runner.run((s for s in sessions.values() if s.fences), progress_bar())
-        return {path: outcomes.get(s.path, Outcome(s)) for path, s in sessions.items()}
+        running: Future = Future()
+
+        def run() -> None:
+            try:
+                outcomes = runner.run((s for s in sessions.values() if s.fences), progress_bar())
+                running.set_result({path: outcomes.get(s.path, Outcome(s)) for path, s in sessions.items()})
+            except BaseException as error:
+                running.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()  # daemon: Ctrl-C does not wait for the snippets
+        return running
+
+    def _finish_snippets(self, config: Any) -> None:
+        """Waits for the outcomes, puts them into the pages' texts and reports what is wrong."""
+        self.outcomes: dict[Path, Outcome] = self.running.result()
+        self.texts = {uri: self._text(uri, path, config) for uri, path in self.sources.items()}
+        for uri, svg in self.figures.items():
+            self._add(self.files, config, uri, content=svg)
+        self._report(self._problems())
 
     def _text(self, uri: str, path: Path, config: Any) -> str:
         text = embed(path.read_text("utf-8"), self.outcomes[path], lambda svg: relative(self._figure(svg), uri))
@@ -229,15 +248,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         return uri
 
     def _link(self, key: str) -> str:
-        """Where a citation on the page being rendered leads.
-
-        In a page MkDocs follows links to sources and checks them; docstrings are rendered out of its sight.
-        """
-        uri = self.page.file.src_uri
-        bibliography = self.files.get_file_from_path("bibliography.md")
-        if uri in self.pages and bibliography:
-            return f"{bibliography.url_relative_to(self.page.file)}#{key}"
-        return f"{relative('bibliography.md', uri)}#{key}"
+        """Where a citation on the page being rendered leads: to a source, as MkDocs wants links that it can check."""
+        return f"{relative('bibliography.md', self.page.file.src_uri)}#{key}"
 
     def _missing(self, key: str) -> None:
         """Unknown keys in notes are reported with their lines by the check; this is for docstrings."""
