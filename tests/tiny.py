@@ -36,13 +36,13 @@ MODULES = {
     "zoo/__init__.py": '"""A package of models."""\n',
     "zoo/attention/__init__.py": '"""Attention."""\n',
     "zoo/attention/scaled.py": '''\
-"""Scaling, as [@first2015scaled] introduced it."""
+"""Scaling, as first2015scaled introduced it."""
 
 FACTOR = 2
 
 
 def scaled(x: int) -> int:
-    """Scales `x` as @first2015scaled does.
+    """Scales `x` as first2015scaled does.
 
     Args:
         x: any number.
@@ -54,7 +54,7 @@ def scaled(x: int) -> int:
 ''',
     "zoo/adaptation/__init__.py": '"""Adaptation."""\n',
     "zoo/adaptation/adapter.py": '''\
-"""Adapters, from [@second2019adapter]: `scaled` is [@first2015scaled]."""
+"""Adapters, from second2019adapter: `scaled` is first2015scaled."""
 
 from zoo.attention.scaled import scaled
 
