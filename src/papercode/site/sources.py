@@ -1,6 +1,7 @@
 """Which modules of the project a piece of code reaches, and the hash of their source, without importing anything."""
 
 import ast
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -31,11 +32,8 @@ class Sources:
 
     def _named(self, code: str, module: str = "") -> Iterator[str]:
         """The project's modules that the import statements of `code` name; importing a.b.c also runs a and a.b."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a bad escape in a string, say, which -W error makes an error
-                tree = ast.parse(code)
-        except (SyntaxError, ValueError):  # running the code will report it
+        tree = _parsed(code)
+        if tree is None:  # running the code will report it
             return
         for node in ast.walk(tree):
             names: list[str] = []
@@ -84,3 +82,16 @@ class Sources:
     def fingerprint(self, *code: str) -> dict[str, str]:
         """The source hash of every module that `code` reaches."""
         return {module: self.hash(module) for module in sorted(self.reached(*code))}
+
+
+def _parsed(code: str) -> ast.Module | None:
+    """The syntax tree of `code`; None if it is not Python."""
+    for quietly in (False, True):  # once more, for -W error makes an error of a bad escape in a string
+        try:
+            with warnings.catch_warnings() if quietly else contextlib.nullcontext():
+                if quietly:
+                    warnings.simplefilter("ignore")
+                return ast.parse(code)
+        except (SyntaxError, ValueError):
+            continue
+    return None
