@@ -61,7 +61,7 @@ def header(note: Note, project: Project, repository: str) -> str:
     ]
     lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
     cite = f'??? cite "Cite"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
-    return '<dl class="paper-header" markdown="1" data-search-exclude>\n' + "\n".join(lines) + f"\n</dl>\n\n{cite}"
+    return '<dl class="paper-header" markdown="1">\n' + "\n".join(lines) + f"\n</dl>\n\n{cite}"
 
 
 def _short(module: str, note: Note) -> str:
