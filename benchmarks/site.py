@@ -34,7 +34,7 @@ def build(project: Path) -> tuple[float, float]:
     """Wall seconds and peak MB of `mkdocs build`."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "-d", str(project / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "-d", str(project / "site")],
         cwd=project, env=environment(project), stderr=subprocess.DEVNULL,
     )  # fmt: skip
     _, status, usage = os.wait4(process.pid, 0)

@@ -184,7 +184,6 @@ def test_a_changed_author_is_shown_where_the_paper_is_cited(site, base):
     assert "First (2015)" not in text
 
 
-@pytest.mark.xfail(strict=True, reason="mkdocstrings lists aliases as it meets them, which depends on the pages made")
 def test_the_inventory_does_not_depend_on_what_was_made(site):
     edit(site.root / "papers/attention/scaled.md", "# Scaled", "# Rescaled")
     assert differing(site.build(), site.build(cache=False)) == []
@@ -262,10 +261,7 @@ def test_strict_fails_on_what_was_read_back(site):
         "mkdocs.plugins.mkdocs_autorefs",
         "griffe",
         "papercode.site",
-        pytest.param(
-            "properdocs.structure.pages",
-            marks=pytest.mark.xfail(strict=True, reason="ProperDocs' own loggers are not listened to"),
-        ),
+        "properdocs.structure.pages",
     ],
 )
 def test_whoever_warns_is_heard(name):
@@ -278,7 +274,6 @@ def test_whoever_warns_is_heard(name):
     assert len(found) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="warnings are counted as they are logged, and a quiet build logs none")
 def test_what_a_quiet_build_kept_to_itself_is_told_by_the_next(site):
     edit(site.root / "papers/words/plain.md", "About method", "See [it](../attention/nothing.md), about method")
     assert site.build(quiet=True).warnings == []

@@ -15,6 +15,8 @@ from mkdocs.structure.toc import get_toc
 
 from papercode.site.store import Store, digest
 
+_LOGGERS = ("mkdocs", "properdocs", "griffe", "papercode")
+
 
 class PageCache:
     """Keeps what building pages gave, for one build of one site.
@@ -45,11 +47,16 @@ class PageCache:
         def render(config: Any, files: Any) -> None:
             kept = self._get(key)
             if kept is None:
-                known = set(inventory() or ())
-                with _anchors_recorded(autorefs) as anchors, _warnings_counted() as warnings:
+                with (
+                    _anchors_recorded(autorefs) as anchors,
+                    _warnings_counted() as warnings,
+                    _alone(inventory()) as made,
+                ):
                     type(page).render(page, config, files)
-                if not warnings:
-                    objects = [_object(item) for name, item in (inventory() or {}).items() if name not in known]
+                objects = [_object(item) for item in made.values()]
+                _list(inventory(), objects)
+                # a quiet build hears no warnings, so it cannot know
+                if not warnings and logging.getLogger("mkdocs").isEnabledFor(logging.WARNING):
                     self.store.put(key, {**_saved(page), "anchors": anchors, "objects": objects})
                 return
             page.content, page.toc = kept["content"], get_toc(kept["toc"])
@@ -59,9 +66,7 @@ class PageCache:
             page.links_to_anchors = {file: links for file, links in found if file}
             for identifier, anchor, title, primary in kept["anchors"]:
                 autorefs.register_anchor(page, identifier, anchor, title=title, primary=primary)
-            objects = inventory()
-            for item in kept["objects"] if objects is not None else ():
-                objects.register(*item)
+            _list(inventory(), kept["objects"])
 
         page.render = render
 
@@ -124,6 +129,37 @@ def _saved(page: Any) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _alone(inventory: Any) -> Iterator[dict]:
+    """The objects that a page lists when it is rendered as if it were the only one, so that they can be kept."""
+    made: dict = {}
+    before = dict(inventory or {})
+    if inventory is not None:
+        inventory.clear()
+    try:
+        yield made
+    finally:
+        if inventory is not None:
+            made.update(inventory)
+            inventory.clear()
+            inventory.update(before)
+
+
+def _list(inventory: Any, objects: list) -> None:
+    for item in objects if inventory is not None else ():
+        inventory.register(*item)
+
+
+def without_aliases(autorefs: Any, inventory: Any) -> None:
+    """Forgets the other names under which objects can be reached, such as the modules that import them.
+
+    mkdocstrings knows those that it met so far in this build; what a site links to must not depend on that.
+    """
+    autorefs._secondary_url_map.clear()
+    for name in [name for name, item in (inventory or {}).items() if not item.uri.endswith(f"#{name}")]:
+        del inventory[name]
+
+
 def _object(item: Any) -> list:
     return [item.name, item.domain, item.role, item.uri, item.priority, item.dispname]
 
@@ -161,7 +197,7 @@ def _warnings_counted() -> Iterator[list]:
             found.append(record)
 
     handler = Collect(logging.WARNING)
-    loggers = [logging.getLogger(name) for name in ("mkdocs", "griffe", "papercode")]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
         logger.addHandler(handler)
     try:

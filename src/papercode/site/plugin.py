@@ -28,7 +28,7 @@ from papercode.site.citations import CitationExtension
 from papercode.site.embed import HTML_FENCE, embed
 from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.notes import FAMILIES
-from papercode.site.page_cache import PageCache
+from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.problem import Problem
 from papercode.site.project import Project
 from papercode.site.runner import Outcome, progress_bar
@@ -143,6 +143,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
             mkdocstrings.get_handler("python")  # its style sheet is written only if a handler was asked for
+            without_aliases(config.plugins["autorefs"], _inventory(mkdocstrings))
         return env
 
     def on_post_build(self, *, config: Any) -> None:
