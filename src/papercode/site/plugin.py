@@ -233,12 +233,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         notes: dict[str, list] = {}
         for note in self.project.notes:
             notes.setdefault(FAMILIES.get(note.family, note.family), []).append(page_of(note))
-        modules: dict[str, list] = {}
+        # the families from the ground up, then what is no paper's idea
+        modules: dict[str, list] = {family: [] for family in FAMILIES}
         for uri, module in self.pages.items():
-            parts = module.split(".")
-            modules.setdefault(FAMILIES.get(parts[1], parts[1]) if len(parts) > 2 else "", []).append({parts[-1]: uri})
-        shared = modules.pop("", [])
-        api: list = [{"Modules": "api/index.md"}, *shared, *({name: found} for name, found in modules.items())]
+            _, *folder, name = module.split(".")
+            modules.setdefault(folder[0] if folder else "shared", []).append({name: uri})
+        groups = ({FAMILIES.get(group, group.capitalize()): found} for group, found in modules.items() if found)
+        api: list = [{"Modules": "api/index.md"}, *groups]
         papers: list = ["papers/index.md", *({name: found} for name, found in notes.items())]
         parts = {"papers/": papers, "api/": api}
         return [{t: parts.get(p, p) for t, p in i.items()} if isinstance(i, dict) else parts.get(i, i) for i in nav]
