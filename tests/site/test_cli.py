@@ -133,7 +133,7 @@ def test_run_update_mends_the_page(papercode, root):
     code, lines = papercode("run", adapter)
     assert (code, lines[-1]) == (0, "1 snippets on 1 pages, 0 problems")
     code, lines = papercode("run", "--update", adapter)
-    assert code == 0
+    assert (code, lines) == (0, ["1 snippets on 1 pages, 0 problems"])
     assert adapter.read_text() == text
     adapter.write_text(good)
     assert papercode("run", "--update", adapter)[0] == 0

@@ -115,6 +115,11 @@ PAGES = {
         ImportError: cannot import name 'nothing' ...
         >>> print("said before"); int("x")
         4
+        >>> print("Traceback (most recent call last):\nValueError: only printed")
+        Traceback (most recent call last):
+        ValueError: only printed
+        >>> print("no line end", end="")
+        with one
         ```
         """,
     "script": """\
@@ -482,12 +487,16 @@ def test_expected_outputs_have_a_tolerance_and_options(outcomes):
 
 def test_expected_exceptions(outcomes):
     got = problems(outcomes["exceptions"], 99)
+    printed = "Traceback (most recent call last):\n    ValueError: only printed"
     raised = f"{TRACEBACK}ValueError: invalid literal for int() with base 10: 'x'"
     assert got == [
         (9, mismatch("Traceback (most recent call last):\n    TypeError: ...", raised)),
         (12, mismatch("Traceback (most recent call last):\n    ValueError: ...", "4")),
         (21, mismatch("4", f"said before\n    {raised}")),
+        (23, mismatch(printed, printed)),
+        (26, mismatch("with one", "no line end")),
     ]
+    assert outcomes["exceptions"].results[0]["examples"][-1]["got"] == "no line end\n"
 
 
 def test_a_class_of_the_page_can_be_pickled(outcomes):
@@ -504,6 +513,7 @@ def test_random_numbers_are_the_same_on_every_run(outcomes):
     assert outputs(outcomes["random later"])[:3] == [first, second, seeded]
     assert outcomes["random later"].seconds  # it was run by itself
     assert first != second
+    assert first.endswith("] 0.5488135039273248 0.8444218515250481\n")  # numpy and random, seeded with 0 as well
     assert seeded == first.split("]")[0] + "] 1\n"  # seeded with 0 from the start, and one thread
 
 
@@ -606,15 +616,9 @@ def test_output_without_end_is_stopped(outcomes):
     assert len(json.dumps(outcomes["floods"].results)) < 10_000
 
 
-def test_what_is_written_past_python_is_not_shown(outcomes, capfd):
+def test_what_is_written_past_python_is_not_shown(outcomes):
     assert outcomes["past"].problems == []
     assert outputs(outcomes["past"]) == ["shown\n"]
-
-
-def test_nothing_of_it_reaches_our_terminal(source, capfd):
-    page = session("past", PAGES["past"])
-    assert Runner(Sources(source), None).run([page])[page.path].complete
-    assert capfd.readouterr() == ("", "")
 
 
 def test_what_a_page_leaves_running_keeps_nobody(outcomes):
@@ -854,19 +858,21 @@ from papercode.site.sources import Sources
 from papercode.site.store import Store
 text = '```pycon exec="on"\\n>>> import torch, matplotlib.pyplot\\n>>> torch.ones({0}).sum()\\ntensor({0}.)\\n```\\n'
 pages = [Session.of(Path(f"{n}.md"), text.format(n)) for n in range(1, 5)]
+past = "import os\nos.write(1, b'past')\nos.system('echo past')\nos.write(2, b'past')"
+pages.append(Session.of(Path("past.md"), f'```python exec="on"\n{past}\n```\n'))
 outcomes = Runner(Sources(Path(sys.argv[1])), Store(Path(sys.argv[2])), jobs=1).run(pages)
 assert not any(outcome.problems for outcome in outcomes.values()), outcomes
 print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numpy", "matplotlib", "mkdocs"}))
 """
 
 
-def test_two_processes_at_once_and_neither_imports_torch(source, tmp_path):
+def test_two_processes_at_once_which_import_no_torch_and_let_nothing_through(source, tmp_path):
     command = [sys.executable, "-W", "error", "-c", PROCESS, str(source), str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True) for _ in range(2)]
-    for process in processes:
-        out, err = process.communicate(timeout=100)
-        assert (process.returncode, out, err) == (0, "[]\n", "")
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 4
+    said = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said == [("[]\n", "")] * 2
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 5
 
 
 def test_stopping_the_run_ends_its_workers(source):

@@ -5,6 +5,7 @@ protect capitals and keeps `$math$`. It never raises because of what the file sa
 `Problem` in `Bibliography.problems`, and every entry that can be shown is in the mapping.
 """
 
+import functools
 import logging
 import re
 from collections import defaultdict
@@ -76,6 +77,11 @@ def load_bibliography(path: Path) -> Bibliography:
         raise FileNotFoundError(
             f"{path}: there is no bibliography here; create the file (BibTeX in UTF-8) or correct the path"
         ) from None
+    return _read(path, raw)
+
+
+@functools.lru_cache(maxsize=4)  # while serving, the same file is asked for on every save
+def _read(path: Path, raw: bytes) -> Bibliography:
     problems = []
     try:
         text = raw.decode()

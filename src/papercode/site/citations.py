@@ -6,9 +6,10 @@ keys is still a citation; a bare `@word` is one only if the bibliography has it 
 digits, letters), so that decorators and user names stay as they are. `\@` is a plain @ sign.
 """
 
+import functools
 import logging
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -40,7 +41,7 @@ _NO_PROSE = re.compile(
 _log = logging.getLogger(__name__)
 
 
-def cited_keys(text: str, known: Container[str] = frozenset()) -> list[tuple[str, int]]:
+def cited_keys(text: str, known: Collection[str] = frozenset()) -> list[tuple[str, int]]:
     """The citations of a Markdown text, whether the bibliography has them or not.
 
     Args:
@@ -51,6 +52,11 @@ def cited_keys(text: str, known: Container[str] = frozenset()) -> list[tuple[str
     Returns:
         (key, line) of each citation from top to bottom, lines counted from 1.
     """
+    return list(_cited(text, frozenset(known)))
+
+
+@functools.lru_cache(maxsize=1024)  # while serving, the same pages are read again on every save
+def _cited(text: str, known: frozenset[str]) -> tuple[tuple[str, int], ...]:
     text = _NO_PROSE.sub(lambda match: re.sub(r"[^\n]", "\x02", match[0]), without_code(text))
     found: list[tuple[int, str]] = []
     for group in re.finditer(GROUP, text):
@@ -60,7 +66,7 @@ def cited_keys(text: str, known: Container[str] = frozenset()) -> list[tuple[str
         key = _key_in(bare[1], known)
         if key:
             found.append((bare.start(), key))
-    return [(key, line_of(text, position)) for position, key in sorted(found)]
+    return tuple((key, line_of(text, position)) for position, key in sorted(found))
 
 
 class CitationExtension(Extension):
@@ -159,7 +165,7 @@ class _Bare(_Citations):
         return self.element(key, parenthetical=False), match.start(), match.start() + 1 + len(key)
 
 
-def _key_in(word: str, known: Container[str]) -> str | None:
+def _key_in(word: str, known: Collection[str]) -> str | None:
     """The key with which `word` begins: of `li2021prefix-based` it is `li2021prefix`, of `dataclass` there is none."""
     parts = re.split(r"([:-])", word)
     for end in range(len(parts), 0, -2):

@@ -75,7 +75,7 @@ class PageCache:
         parse = index.add_entry_from_context
 
         def add_entry_from_context(page: Any) -> None:
-            key = digest("search", self.base, page.url, page.title, page.meta, page.content, _toc(page.toc))
+            key = digest("search", self.base, page.url, page.title, page.meta, page.content, str(_toc(page.toc)))
             entries = self._get(key)
             if entries is None:
                 before = len(index.entries)
@@ -110,7 +110,7 @@ class _KeptTemplate:
         page = context.get("page")
         if page is None:  # 404.html, sitemap.xml
             return self.template.render(context)
-        own = (page.url, page.title, page.meta, page.content, _toc(page.toc), page.edit_url, page.canonical_url)
+        own = (page.url, page.title, page.meta, page.content, str(_toc(page.toc)), page.edit_url, page.canonical_url)
         key = digest("output", self.cache.base, self.around, self.template.name, own, context.get("tags"))
         output = self.cache._get(key)
         if output is None:

@@ -79,7 +79,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         """Runs the snippets and adds notes, figures, API pages, bibliography and assets to the site."""
         project = self.project
         self.store = Store(project.cache / "pages") if self.config.cache else None
-        self.engine = _engine()
+        self.engine = digest(_engine())
+        self.known = digest(list(project.bibliography), list(project.sources.paths))
         self.figures: dict[str, str] = {}
         self.sources: dict[str, Path] = {}
         self.texts: dict[str, str] = {}
@@ -196,8 +197,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def _text_problems(self, path: Path) -> list[Problem]:
         """What the check says of a page's text; read back while nothing it looks at has changed."""
         project = self.project
-        known = [list(project.bibliography), list(project.sources.paths)]
-        key = digest("problems", self.engine, str(path), path.read_text("utf-8"), known)
+        key = digest("problems", self.engine, str(path), path.read_text("utf-8"), self.known)
         kept = self.store.get(key) if self.store else None
         if kept is None:
             kept = [[problem.line, problem.message] for problem in text_problems(project, path)]
