@@ -27,7 +27,7 @@ from generate_site import generate
 
 
 def environment(project: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(project / "src"), "NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(project / "src"), "NO_MKDOCS_2_WARNING": "1"}
 
 
 def build(project: Path) -> tuple[float, float]:
