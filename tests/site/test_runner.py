@@ -115,7 +115,7 @@ PAGES = {
         ImportError: cannot import name 'nothing' ...
         >>> print("said before"); int("x")
         4
-        >>> print("Traceback (most recent call last):\nValueError: only printed")
+        >>> print("Traceback (most recent call last):\\nValueError: only printed")
         Traceback (most recent call last):
         ValueError: only printed
         >>> print("no line end", end="")
@@ -858,8 +858,8 @@ from papercode.site.sources import Sources
 from papercode.site.store import Store
 text = '```pycon exec="on"\\n>>> import torch, matplotlib.pyplot\\n>>> torch.ones({0}).sum()\\ntensor({0}.)\\n```\\n'
 pages = [Session.of(Path(f"{n}.md"), text.format(n)) for n in range(1, 5)]
-past = "import os\nos.write(1, b'past')\nos.system('echo past')\nos.write(2, b'past')"
-pages.append(Session.of(Path("past.md"), f'```python exec="on"\n{past}\n```\n'))
+past = "import os; os.write(1, b'past'); os.system('echo past'); os.write(2, b'past')"
+pages.append(Session.of(Path("past.md"), f'```python exec="on"\\n{past}\\n```\\n'))
 outcomes = Runner(Sources(Path(sys.argv[1])), Store(Path(sys.argv[2])), jobs=1).run(pages)
 assert not any(outcome.problems for outcome in outcomes.values()), outcomes
 print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numpy", "matplotlib", "mkdocs"}))
