@@ -94,7 +94,9 @@ def note(number: int, rng: random.Random, module: str) -> str:
 
 
 def module(number: int, family: str, previous: list[str]) -> str:
-    imports = "\n".join(f"from {name} import Layer0 as Older{i}" for i, name in enumerate(previous[-2:]))
+    # two ancestors each, from the first half: a few hubs that many reach, as papers have them
+    ancestors = sorted({previous[number // 2 - 1], previous[number // 3 - 1]}) if number > 2 else previous
+    imports = "\n".join(f"from {name} import Layer0 as Older{i}" for i, name in enumerate(ancestors))
     classes = "".join(
         dedent(f'''
 

@@ -296,13 +296,13 @@ def test_without_a_cache_nothing_is_kept(site):
 
 def test_so_many_pages_at_once(site, monkeypatch):
     jobs = []
-    original = Runner.run
+    original = Runner.stream
 
     def noted(self, *arguments):
         jobs.append(self.jobs)
         return original(self, *arguments)
 
-    monkeypatch.setattr(Runner, "run", noted)
+    monkeypatch.setattr(Runner, "stream", noted)
     edit(site.root / "mkdocs.yml", "  - papercode\n", "  - papercode: {jobs: 3}\n")
     site.build()
     assert jobs == [3]

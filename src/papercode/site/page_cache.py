@@ -8,6 +8,7 @@ objects that mkdocstrings learnt from it), the page's entries of the search inde
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from mkdocs.structure.toc import get_toc
 
 from papercode.site.store import Store, digest
 
+_FOLDED = re.compile(r'<details class="source">.*?</details>', re.DOTALL)
 _LOGGERS = ("mkdocs", "properdocs", "griffe", "papercode")
 
 
@@ -78,8 +80,10 @@ class PageCache:
             key = digest("search", self.base, page.url, page.title, page.meta, page.content, str(_toc(page.toc)))
             entries = self._get(key)
             if entries is None:
-                before = len(index.entries)
+                before, content = len(index.entries), page.content
+                page.content = _FOLDED.sub("", content)  # the code of figures and modules: long, and said elsewhere
                 parse(page)
+                page.content = content
                 self.store.put(key, index.entries[before:])
             else:
                 index.entries.extend(entries)

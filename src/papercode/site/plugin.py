@@ -8,7 +8,7 @@ import importlib.metadata
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.problem import Problem
 from papercode.site.project import Project
 from papercode.site.runner import Outcome, progress_bar
-from papercode.site.store import Store, digest
+from papercode.site.store import Forgetful, Store, digest
 
 log = logging.getLogger("mkdocs.plugins.papercode")
 
@@ -78,12 +78,10 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def on_files(self, files: Files, *, config: Any) -> Files:
         """Runs the snippets and adds notes, figures, API pages, bibliography and assets to the site."""
         project = self.project
-        self.store = Store(project.cache / "pages") if self.config.cache else None
+        self.store = Store(project.cache / "pages") if self.config.cache else Forgetful()
         self.engine = digest(_engine())
         self.known = digest(list(project.bibliography), list(project.sources.paths))
-        self.figures: dict[str, str] = {}
         self.sources: dict[str, Path] = {}
-        self.texts: dict[str, str] = {}
         self._add_generated(files, config)  # first: these pages are rendered while snippets run
         for note in project.notes:
             self._add(
@@ -94,7 +92,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         for file in files.documentation_pages():
             if file.abs_src_path:
                 self.sources[file.src_uri] = Path(file.abs_src_path)
-        self.running = self._start_snippets()
+                files.remove(file)  # to the end: pages are rendered in the order of the files
+                files.append(file)
+        self.outcomes = self._start_snippets()
         for name in _ASSETS:
             self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
         try:
@@ -103,18 +103,18 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         except katex.KatexError as error:  # one can write without seeing formulas; a strict build fails
             log.warning("formulas stay TeX: %s", error)
         config.nav = self._navigation(config.nav) if config.nav else None
-        self.cache = PageCache(self.store, self._base(files, config)) if self.store else None
-        if self.cache and "material/search" in config.plugins:
+        self.cache = PageCache(self.store, self._base(files, config))
+        if "material/search" in config.plugins:
             self.cache.keep_search(config.plugins["material/search"].search_index)
         self.files = files
+        self._report(bibliography_problems(project))
         return files
 
     def on_page_read_source(self, *, page: Any, config: Any) -> str | None:
         """The Markdown of a page with what its snippets gave, and with its header if it is a note."""
         self.page = page
-        if page.file.src_uri in self.sources and not self.texts:
-            self._finish_snippets(config)
-        return self.texts.get(page.file.src_uri)
+        path = self.sources.get(page.file.src_uri)
+        return self._text(page.file.src_uri, path, config) if path else None
 
     @event_priority(-100)
     def on_page_markdown(self, markdown: str, *, page: Any, config: Any, files: Files) -> str:
@@ -128,7 +128,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         ]
         modules = self.project.sources.fingerprint(f"import {module}") if module else {}
         autorefs, mkdocstrings = config.plugins.get("autorefs"), config.plugins.get("mkdocstrings")
-        if self.cache and autorefs:
+        if autorefs:
             self.cache.keep_markdown(page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings))
         return markdown
 
@@ -139,9 +139,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
-        if self.cache:
-            env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
-            self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
+        env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
+        self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
             mkdocstrings.get_handler("python")  # its style sheet is written only if a handler was asked for
             without_aliases(config.plugins["autorefs"], _inventory(mkdocstrings))
@@ -149,63 +148,60 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_post_build(self, *, config: Any) -> None:
         """Says how much was read back, and keeps the caches within bounds."""
-        if self.cache:
-            log.debug("pages: %d read back, %d made", self.cache.hits, self.cache.misses)
-            if self.cache.misses:
-                self.cache.store.prune()
-                Store(self.project.cache / "snippets").prune()
+        log.debug("pages: %d read back, %d made", self.cache.hits, self.cache.misses)
+        if self.cache.misses:
+            self.store.prune()
+            Store(self.project.cache / "snippets").prune()
 
     # the parts
 
-    def _start_snippets(self) -> Future:
-        """Runs what is not known in workers, with a thread to watch them."""
+    def _start_snippets(self) -> dict[Path, Future]:
+        """Runs what is not known in workers, with a thread to watch them; each page can be waited for."""
         sessions = {path: self.project.session(path) for path in self.sources.values()}
+        paths = {session.path: path for path, session in sessions.items()}
+        outcomes: dict[Path, Future] = {path: Future() for path in sessions}
         runner = self.project.runner(cached=self.config.cache, jobs=self.config.jobs)
-        running: Future = Future()
 
         def run() -> None:
             try:
-                outcomes = runner.run((s for s in sessions.values() if s.fences), progress_bar())
-                running.set_result({path: outcomes.get(s.path, Outcome(s)) for path, s in sessions.items()})
+                for outcome in runner.stream(sessions.values(), progress_bar()):
+                    outcomes[paths[outcome.session.path]].set_result(outcome)
             except BaseException as error:
-                running.set_exception(error)
+                for waiting in outcomes.values():
+                    if not waiting.done():
+                        waiting.set_exception(error)
 
         threading.Thread(target=run, daemon=True).start()  # daemon: Ctrl-C does not wait for the snippets
-        return running
-
-    def _finish_snippets(self, config: Any) -> None:
-        """Waits for the outcomes, puts them into the pages' texts and reports what is wrong."""
-        self.outcomes: dict[Path, Outcome] = self.running.result()
-        self.texts = {uri: self._text(uri, path, config) for uri, path in self.sources.items()}
-        for uri, svg in self.figures.items():
-            self._add(self.files, config, uri, content=svg)
-        self._report(self._problems())
+        return outcomes
 
     def _text(self, uri: str, path: Path, config: Any) -> str:
-        text = embed(path.read_text("utf-8"), self.outcomes[path], lambda svg: relative(self._figure(svg), uri))
+        """The Markdown of a page as it is to be rendered; reports what is wrong with it."""
+        self._report(self._text_problems(path))
+        outcome: Outcome = self.outcomes[path].result()
+        self._report(outcome.problems)
+
+        def figure(svg: str) -> str:
+            target = f"assets/figures/{digest(svg)[:16]}.svg"
+            if not self.files.get_file_from_path(target):
+                self._add(self.files, config, target, content=svg)
+            return relative(target, uri)
+
+        text = embed(path.read_text("utf-8"), outcome, figure)
         if note := self.project.by_path.get(path):
             text = insert_header(text, header(note, self.project, self._repository(config)))
         return text
-
-    def _problems(self) -> Iterator[Problem]:
-        project = self.project
-        yield from bibliography_problems(project)
-        for path, outcome in self.outcomes.items():
-            yield from self._text_problems(path)
-            yield from outcome.problems
 
     def _text_problems(self, path: Path) -> list[Problem]:
         """What the check says of a page's text; read back while nothing it looks at has changed."""
         project = self.project
         key = digest("problems", self.engine, str(path), path.read_text("utf-8"), self.known)
-        kept = self.store.get(key) if self.store else None
+        kept = self.store.get(key)
         if kept is None:
             kept = [[problem.line, problem.message] for problem in text_problems(project, path)]
-            if self.store:
-                self.store.put(key, kept)
+            self.store.put(key, kept)
         return [Problem(path, line, message) for line, message in kept]
 
-    def _report(self, problems: Iterator[Problem]) -> None:
+    def _report(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
             log.warning("%s", Problem(self.project.relative(problem.path), problem.line, problem.message))
 
@@ -243,11 +239,6 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         papers: list = ["papers/index.md", *({name: found} for name, found in notes.items())]
         parts = {"papers/": papers, "api/": api}
         return [{t: parts.get(p, p) for t, p in i.items()} if isinstance(i, dict) else parts.get(i, i) for i in nav]
-
-    def _figure(self, svg: str) -> str:
-        uri = f"assets/figures/{digest(svg)[:16]}.svg"
-        self.figures[uri] = svg
-        return uri
 
     def _link(self, key: str) -> str:
         """Where a citation on the page being rendered leads: to a source, as MkDocs wants links that it can check."""

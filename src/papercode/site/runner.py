@@ -105,6 +105,9 @@ def _indented(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines()) or "    nothing"
 
 
+Progress = Callable[[int, int, Outcome], None]
+
+
 class Runner:
     """Runs sessions, each in a process of its own, and keeps complete outcomes in `store`.
 
@@ -130,27 +133,30 @@ class Runner:
             _ENGINE,
         )
 
-    def run(
-        self, sessions: Iterable[Session], progress: Callable[[int, int, Outcome], None] | None = None
-    ) -> dict[Path, Outcome]:
-        """The outcome of each session, by path; calls `progress(done, of, outcome)` after each that had to run."""
-        outcomes: dict[Path, Outcome] = {}
+    def run(self, sessions: Iterable[Session], progress: Progress | None = None) -> dict[Path, Outcome]:
+        """The outcome of each session, by path."""
+        return {outcome.session.path: outcome for outcome in self.stream(sessions, progress)}
+
+    def stream(self, sessions: Iterable[Session], progress: Progress | None = None) -> Iterator[Outcome]:
+        """The outcome of each session as soon as it is there: what is known first, then what has to run.
+
+        Calls `progress(done, of, outcome)` after each that had to run.
+        """
         missing: dict[str, list[Session]] = {}
         for session in sessions:
             key = self.key(session)
             kept = self.store.get(key) if self.store and session.fences else None
             if kept is not None or not session.fences:
-                outcomes[session.path] = Outcome(session, kept or [], cached=True)
+                yield Outcome(session, kept or [], cached=True)
             else:
                 missing.setdefault(key, []).append(session)
         for done, (key, outcome) in enumerate(self._execute(missing), 1):
             if self.store and outcome.complete:
                 self.store.put(key, outcome.results)
-            for session in missing[key]:
-                outcomes[session.path] = Outcome(session, outcome.results, outcome.seconds)
             if progress:
                 progress(done, len(missing), outcome)
-        return outcomes
+            for session in missing[key]:
+                yield Outcome(session, outcome.results, outcome.seconds)
 
     def _execute(self, missing: dict[str, list[Session]]) -> Iterable[tuple[str, Outcome]]:
         queue = [(key, sessions[0]) for key, sessions in missing.items()]
@@ -286,7 +292,7 @@ def _plain_main() -> Iterator[None]:
         main.__file__, main.__spec__ = file, spec
 
 
-def progress_bar() -> Callable[[int, int, Outcome], None]:
+def progress_bar() -> Progress:
     """A progress callback that draws a bar on the terminal, and now and then a line where there is none."""
     from tqdm import tqdm
 

@@ -73,6 +73,22 @@ class Store:
             excess -= size
 
 
+class Forgetful(Store):
+    """A store that keeps nothing, for whoever wants everything made afresh."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    def get(self, key: str) -> None:
+        """Nothing is known."""
+
+    def put(self, key: str, value: Any) -> None:
+        """Nothing is kept."""
+
+    def prune(self) -> None:
+        """Nothing is there."""
+
+
 def _stats(paths: Iterable[Path]) -> Iterable[tuple[Path, os.stat_result]]:
     for path in paths:
         try:

@@ -55,8 +55,11 @@ def warm_up() -> None:
         import matplotlib.pyplot as plt
 
         plt.style.use(STYLE)
-        figure = plt.figure()
-        figure.savefig(io.StringIO(), format="svg")  # finds the fonts
+        figure, axes = plt.subplots()  # finds the fonts, and fills matplotlib's own caches
+        axes.plot([0, 1], label="$x$")
+        axes.set(title="title", xlabel="x", ylabel="y")
+        axes.legend()
+        figure.savefig(io.StringIO(), format="svg")
         plt.close(figure)
     with contextlib.suppress(ImportError):
         import torch
