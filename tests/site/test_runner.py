@@ -1,6 +1,7 @@
 """Running snippets: what counts as right, and what bad ones get."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -252,13 +253,18 @@ PAGES = {
         """,
     "leftovers": """\
         ```python exec="on"
-        import os, subprocess, threading, time
-        threading.Thread(target=time.sleep, args=(25,)).start()
+        import os, subprocess, time
         child = subprocess.Popen(["sleep", "25"])
         if not (fork := os.fork()):
             time.sleep(25)
             os._exit(0)
         print(child.pid, fork)
+        ```
+        """,
+    "thread": """\
+        ```python exec="on"
+        import threading, time
+        threading.Thread(target=time.sleep, args=(25,)).start()
         ```
         """,
     "memory": """\
@@ -538,7 +544,8 @@ def test_figures_are_the_same_on_every_run(outcomes, source):
 
 def test_a_worker_starts_with_its_limits_and_without_the_projects_modules(outcomes):
     cpu, rest = outputs(outcomes["limits"])[0].splitlines()
-    assert TIME_LIMIT <= int(cpu) <= TIME_LIMIT + 1
+    assert TIME_LIMIT == 10
+    assert 10 <= int(cpu) <= 11
     assert rest == "0 False"
 
 
@@ -622,13 +629,13 @@ def test_what_is_written_past_python_is_not_shown(outcomes):
 
 
 def test_what_a_page_leaves_running_keeps_nobody(outcomes):
-    """A thread, a process and a fork that holds our pipe, each for 25 s."""
-    outcome = outcomes["leftovers"]
-    assert outcome.problems == []
-    assert outcome.complete
-    for pid in map(int, outputs(outcome)[0].split()):
+    """A process and a fork that holds our pipe, or a thread, each for 25 s."""
+    for pid in map(int, outputs(outcomes["leftovers"])[0].split()):
         os.kill(pid, signal.SIGKILL)  # they were running
-    assert outcome.seconds < 20
+    for name in ("leftovers", "thread"):
+        assert outcomes[name].problems == []
+        assert outcomes[name].complete
+        assert outcomes[name].seconds < 20
 
 
 def test_memory_without_end_is_stopped(outcomes):
@@ -883,10 +890,12 @@ def test_stopping_the_run_ends_its_workers(source):
     def stop(*progress):
         raise KeyboardInterrupt
 
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         runner.run(pages, stop)
-    assert time.monotonic() - start < 8
+    patience = time.monotonic() + 20
+    while multiprocessing.active_children():
+        assert time.monotonic() < patience
+        time.sleep(0.01)
 
 
 def test_the_examples_of_a_fence():
