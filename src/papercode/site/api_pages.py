@@ -1,6 +1,7 @@
 """The generated page of each module: its docstrings by mkdocstrings, its note, its source."""
 
 import ast
+import functools
 from collections.abc import Iterator
 
 from papercode.site.header import api_page_of, page_of, plain, relative
@@ -30,13 +31,18 @@ def _page(project: Project, module: str) -> str:
     )
 
 
+@functools.lru_cache(maxsize=1024)  # while serving, every module is asked for on every save
+def _summary(code: str) -> str:
+    doc = ast.get_docstring(ast.parse(code)) or ""
+    return " ".join(doc.split("\n\n")[0].split())
+
+
 def api_index(project: Project) -> str:
     """The Markdown of the page that lists the modules with what their docstrings say first."""
     rows = []
     for uri, module, _ in api_pages(project):
-        doc = ast.get_docstring(ast.parse(project.sources.paths[module].read_text("utf-8"))) or ""
         note = project.by_module.get(module)
         told = f"[{plain(note.title)}]({relative(page_of(note), 'api/index.md')})" if note else ""
-        summary = " ".join(doc.split("\n\n")[0].split())
+        summary = _summary(project.sources.paths[module].read_text("utf-8"))
         rows.append(f"| [`{module}`]({relative(uri, 'api/index.md')}) | {summary} | {told} |")
     return "# Modules\n\n| module | what it holds | note |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"

@@ -1,5 +1,6 @@
 """The notes of papers/: their front matter, their headings, and where they stand."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -129,7 +130,11 @@ class Note:
 
 def load_note(path: Path) -> Note:
     """Reads a note; whatever is wrong with it ends up in its `problems`."""
-    text = path.read_text("utf-8")
+    return _note(path, path.read_text("utf-8"))
+
+
+@functools.lru_cache(maxsize=1024)  # while serving, every note is asked for on every save
+def _note(path: Path, text: str) -> Note:
     note = Note(path, path.parent.name, text)
     note.meta = _front_matter(note)
     if note.family not in FAMILIES:
