@@ -874,12 +874,14 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numpy", "
 
 
 def test_two_processes_at_once_which_import_no_torch_and_let_nothing_through(source, tmp_path):
-    command = [sys.executable, "-W", "error", "-c", PROCESS, str(source), str(tmp_path)]
+    script, store = tmp_path / "script.py", tmp_path / "store"
+    script.write_text(PROCESS)  # no `if __name__ == "__main__"`: the workers must not run it again
+    command = [sys.executable, "-W", "error", str(script), str(source), str(store)]
     processes = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True) for _ in range(2)]
     said = [process.communicate(timeout=100) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert said == [("[]\n", "")] * 2
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 5
+    assert len([path for path in store.rglob("*") if path.is_file()]) == 5
 
 
 def test_stopping_the_run_ends_its_workers(source):
