@@ -190,6 +190,37 @@ def test_a_change_and_back(site, base):
     assert differing(back, base) == []
 
 
+def test_a_link_to_what_is_gone(site):
+    """The page that has the link did not change."""
+    edit(site.root / "papers/words/plain.md", "About method", "See [it](../adaptation/adapter.md), about method")
+    (site.root / "papers/words/map.png").write_bytes(b"png")
+    edit(site.root / "papers/words/plain.md", "About evidence", "![A map](map.png) About evidence")
+    assert site.build(strict=True).warnings == []
+    (site.root / "papers/adaptation/adapter.md").unlink()
+    (site.root / "papers/words/map.png").unlink()
+    incremental, from_nothing = site.build(), site.build(cache=False)
+    assert incremental.warnings == from_nothing.warnings
+    assert len(incremental.warnings) == 2
+    assert differing(incremental, from_nothing) == []
+
+
+def test_mistakes_in_the_text_come_and_go(site):
+    note, bibliography = site.root / "papers/words/plain.md", site.root / "references.bib"
+    assert site.build().warnings == []
+    edit(note, "About method", "See @fourth2020new, about method")
+    [warning] = site.build().warnings
+    assert "unknown citation key @fourth2020new" in warning
+    entry = "@misc{fourth2020new, title = {N}, author = {New, A}, year = {2020}}\n"
+    edit(bibliography, "@article{first", f"{entry}@article{{first")
+    built = site.build()
+    assert built.warnings == []
+    assert "New (2020)" in built.page("papers/words/plain")
+    edit(bibliography, entry, "")
+    assert site.build().warnings == [warning]
+    edit(note, "See @fourth2020new, about", "About")
+    assert site.build(strict=True).warnings == []
+
+
 def test_a_page_that_warns_is_made_and_warns_every_time(site):
     edit(site.root / "papers/words/plain.md", "About method", "See [it](nothing.md), about method")
     first, second = site.build(), site.build()
