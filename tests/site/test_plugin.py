@@ -1,13 +1,16 @@
 """Building the tiny project: its pages, and what its author is told."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 import zlib
 
 import mkdocs.exceptions
 import pytest
+from mkdocs.livereload import LiveReloadServer
 
 from papercode.site import katex as katex_module
 from papercode.site.katex import KatexError
@@ -277,6 +280,15 @@ def test_without_katex_there_is_a_site_and_a_warning(site, monkeypatch):
     assert r"\(y = 2x\)" in built.page("papers/attention/scaled")
 
 
+def test_a_build_whose_runner_fails_does_not_wait_for_it(site, monkeypatch):
+    def fails(self, *arguments):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(Runner, "stream", fails)
+    with pytest.raises(OSError, match="no more processes"):
+        site.build()
+
+
 # options, and the other tools
 
 
@@ -311,6 +323,29 @@ def test_so_many_pages_at_once(site, monkeypatch):
 def test_what_is_watched_while_serving(base):
     for name in ("papers", "src", "references.bib"):
         assert str(base.root / name) in base.config.watch
+
+
+def test_a_save_is_noticed(base):
+    """Of a page, a note, a module and the bibliography, by the server that `mkdocs serve` starts."""
+    with LiveReloadServer(builder=lambda: None, host="127.0.0.1", port=0, root=str(base.folder)) as server:
+        config = base.config
+        server.watch(config.docs_dir)
+        server.watch(config.config_file_path)
+        assert config.plugins.on_serve(server, config=config, builder=server.builder) is server
+        for path in config.watch:
+            server.watch(path)
+        server.observer.start()
+        try:
+            for name in ("docs/index.md", "papers/words/plain.md", "src/zoo/words/plain.py", "references.bib"):
+                server._want_rebuild = False
+                os.utime(base.root / name, (0, time.time()))
+                patience = time.monotonic() + 20
+                while not server._want_rebuild:
+                    assert time.monotonic() < patience, name
+                    time.sleep(0.02)
+        finally:
+            server.observer.stop()
+            server.observer.join()
 
 
 def test_properdocs_builds_the_same_pages(site):
