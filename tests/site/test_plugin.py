@@ -114,6 +114,7 @@ def test_the_search_finds_words_and_authors_but_no_source(base):
     assert "Ada First" in below("papers/attention/scaled/")
     assert "Scales" in below("api/attention/scaled/")
     assert "return" not in below("api/attention/scaled/")  # the source
+    assert "print" not in below("papers/attention/scaled/#in-one-picture")  # that of a figure
 
 
 def test_the_inventory_lists_what_notes_can_link_to(base):
@@ -268,6 +269,40 @@ def test_what_leads_nowhere_is_told_every_time(site):
         assert len(found.split("\n")) == 3
         for text in ("'../attention/nothing.md#x'", "#nowhere", "zoo.nothing"):
             assert text in found
+
+
+def test_a_section_that_does_not_exist_is_told_of_by_a_page_that_was_read_back(site):
+    """MkDocs looks for it when all pages are rendered."""
+    edit(site.root / "papers/words/plain.md", "About evidence", "[It](../attention/scaled.md#nowhere), about evidence")
+    first, second = site.build(), site.build()
+    assert "#nowhere" in first.warnings[0]
+    assert second.warnings == first.warnings
+    assert second.misses == 0
+    # nor does the page change when the section appears in another
+    edit(site.root / "papers/attention/scaled.md", "About evidence", "#### Nowhere\n\nAbout evidence")
+    assert site.build(strict=True).warnings == []
+
+
+def test_names_of_modules_that_import_an_object_are_no_names_of_it(site):
+    """mkdocstrings knows some of them, which ones depends on what it has rendered so far."""
+    edit(site.root / "papers/words/plain.md", "About method", "[It][zoo.adaptation.adapter.scaled], about method")
+    for built in (site.build(), site.build(cache=False)):
+        [warning] = built.warnings
+        assert "zoo.adaptation.adapter.scaled" in warning
+
+
+def test_one_figure_on_two_pages_is_one_file(site):
+    text = (site.root / "papers/attention/scaled.md").read_text()
+    figure = text[text.index("```python exec") : text.index("### Five Cs")]
+    edit(site.root / "papers/words/plain.md", "About evidence", f"{figure}\nAbout evidence")
+    built = site.build(strict=True)
+    source = re.findall(r"assets/figures/\w+\.svg", built.page("papers/words/plain"))
+    assert source == re.findall(r"assets/figures/\w+\.svg", built.page("papers/attention/scaled"))
+    assert len(list((built.folder / "assets/figures").iterdir())) == 1
+
+
+def test_other_plugins_are_left_as_they_were(base):
+    assert "register_anchor" not in vars(base.config.plugins["autorefs"])
 
 
 def test_without_katex_there_is_a_site_and_a_warning(site, monkeypatch):
