@@ -144,7 +144,7 @@ def test_a_mask_of_floats_is_refused():
 
 def test_shapes_are_enforced_here():
     q, k, v = qkv()
-    with pytest.raises(TypeError, match=r"(?s)parameter 'v'.*b h m e.*m=7"):
+    with pytest.raises(TypeError, match=r"(?s)parameter 'v'.*b g m e.*m=7"):
         attention(q, k, v[:, :, :-1])
 
 

@@ -1,6 +1,7 @@
 r"""The Transformer [@vaswani2017attention]: an encoder and a decoder of attention and networks per position.
 
-Imports: `LayerNorm` [@ba2016layer] stands behind every residual sum; `positions` are the same paper's section 3.5.
+Imports: `LayerNorm` [@ba2016layer] stands behind every residual sum; `positions` are the same paper's section 3.5;
+`check` and `dense` are what every attend asks of its arguments.
 
 Symbols: b batch, s source length, t target length, n queries, m keys, h heads, d width. The paper's $d_k$ = width of
 q and k in a head, $d_v$ = of v, $h$ = n_heads, $N$ = n_layers, $d_{ff}$ = d_ff.
@@ -18,16 +19,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from papercode.attention.arguments import Mask, check, dense
 from papercode.attention.layer_norm import LayerNorm
 from papercode.attention.sinusoids import positions
 
 
 def attention(
     q: Float[Tensor, "b h n d"],
-    k: Float[Tensor, "b h m d"],
-    v: Float[Tensor, "b h m e"],
+    k: Float[Tensor, "b g m d"],
+    v: Float[Tensor, "b g m e"],
     *,
-    mask: Tensor | None = None,
+    mask: Mask | None = None,
     bias: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
@@ -36,21 +38,25 @@ def attention(
 
     Args:
         q: What each of n positions looks for.
-        k: What each of m positions offers.
+        k: What each of m positions offers. With fewer heads than q, each serves h / g heads of q in a row.
         v: What each of m positions hands over when it is looked at.
-        mask: Bool, broadcast to (b h n m), True = may attend. For keys to leave out: `keep[:, None, None, :]`.
+        mask: Bool, broadcast to (b h n m), True = may attend; for keys to leave out, `keep[:, None, None, :]`. Or a
+            function that makes it: `causal_mask`.
         bias: Float, broadcast to (b h n m), added to the scores.
         scale: Of the scores; 1 / sqrt(d) unless given (section 3.2.1).
         dropout: Probability with which a weight is set to zero. The paper uses none here.
 
     Raises:
-        TypeError: If mask is not bool.
+        TypeError: If a mask is not bool, or another argument is of the wrong kind.
+        ValueError: If shapes, dtypes or devices do not go together (see `check`).
     """
-    if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"mask must be bool (True = may attend), got {mask.dtype}; pass additive floats as bias=")
+    check(q, k, v, mask, bias, dropout)
+    mask = dense(mask, q, k)
+    if k.shape[1] < q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.to(scores.dtype)
     if mask is None:
         weights = scores.softmax(-1)
     else:  # the lowest float and not -inf: a row without keys stays finite, forward and backward, and is set to zero
@@ -283,12 +289,10 @@ class Transformer(nn.Module):
         [`KVCache`][papercode.attention.kv_cache.KVCache]. Padding at the end of the target needs no mask, for only
         later positions could see it.
         """
-        n = target.shape[1]
-        mask = causal_mask(n, start + n, target.device)
         memory_mask = None if memory_mask is None else memory_mask[:, None, None, :]
         x = self.embed(target, start)
         for layer in self.decoder:
-            x = layer(x, memory, memory_mask=memory_mask, mask=mask)
+            x = layer(x, memory, memory_mask=memory_mask, mask=causal_mask)
         return x @ self.embedding.weight.T
 
     def forward(
