@@ -1,5 +1,6 @@
 """One seed, one thread, shapes enforced, and a clear word where a GPU is missing."""
 
+import os
 import pkgutil
 
 import pytest
@@ -8,8 +9,18 @@ from jaxtyping import install_import_hook
 
 import papercode
 
-# Shapes in the signatures of the papers' modules are checked while testing; the site engine has none.
-MODELS = [f"papercode.{m.name}" for m in pkgutil.iter_modules(papercode.__path__) if m.name != "site"]
+# Triton's kernels run in its interpreter where there is no GPU; it asks when they are defined
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+# Shapes in the signatures of the papers' modules are checked while testing; the site engine has none, and the
+# language of Triton's kernels is not Python's.
+KERNELS = "papercode.attention.flash_kernels"
+MODELS = [
+    module.name
+    for module in pkgutil.walk_packages(papercode.__path__, "papercode.")
+    if not module.ispkg and not module.name.startswith("papercode.site") and module.name != KERNELS
+]
 install_import_hook(MODELS, "helpers.typechecked")
 
 

@@ -27,6 +27,17 @@ def test_causal_is_a_band():
         assert torch.equal(Band(right=0)(n, m), causal_mask(n, m))
 
 
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (3, 7), (7, 3), (1, 6), (4, 1)])
+def test_a_trimmed_band_is_the_same_mask(n, m):
+    for left, right in itertools.product([None, 0, 1, 2, 3, 4, 5, 6, 9], repeat=2):
+        trimmed = Band(left, right).trimmed(n, m)
+        assert torch.equal(trimmed(n, m), Band(left, right)(n, m))
+        assert (trimmed.left, trimmed.right) != (m - 1, n - 1)
+    assert Band(right=0).trimmed(1, m).right is None  # the newest query sees all keys
+    keep = torch.ones(2, m, dtype=torch.bool)
+    assert Band(m, n, keep).trimmed(n, m).keep is keep
+
+
 def test_padding_is_kept_out():
     keep = torch.tensor([[True, True, False], [True, False, True]])
     mask = Band(right=0, keep=keep)(2, 3)

@@ -47,6 +47,12 @@ class Band:
             if self.keep.ndim != 2:
                 raise ValueError(f"keep must be (batch, keys), got shape {tuple(self.keep.shape)}")
 
+    def trimmed(self, n: int, m: int) -> "Band":
+        """The same mask for n queries and m keys, with None for a reach that ends beyond the first or the last key."""
+        left = None if self.left is None or self.left >= m - 1 else self.left
+        right = None if self.right is None or self.right >= n - 1 else self.right
+        return Band(left, right, self.keep)
+
     def __call__(
         self, n: int, m: int, device: torch.device | None = None
     ) -> Bool[Tensor, "n m"] | Bool[Tensor, "b 1 n m"]:

@@ -1,0 +1,99 @@
+r"""FlexAttention as an `attend`: PyTorch writes the kernel for the mask that it is given.
+
+Imports: `as_band`, `check` and `dense` are what every attend does with a mask [@vaswani2017attention]. Fused attention
+is @dao2022flashattention's idea, and the kernels that come out are of that kind.
+
+Symbols: b batch, h heads of q, g of k and v, n queries, m keys, d and e widths in a head.
+"""
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from papercode.attention.arguments import Mask, check, dense
+from papercode.attention.masks import as_band
+
+
+def flex(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g m d"],
+    v: Float[Tensor, "b g m e"],
+    *,
+    mask: Mask | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h n e"]:
+    """An `attend` that compiles a kernel for each kind of mask, which takes some twenty seconds, and then reuses it.
+
+    Args:
+        q: Queries.
+        k: Keys; grouped heads are not copied.
+        v: Values.
+        mask: As for attention. Blocks that it empties are skipped; those of a Band are found once and kept.
+        bias: Float, broadcast to (b h n m).
+        scale: Of the scores; 1 / sqrt(d) unless given.
+        dropout: Must be 0: FlexAttention has none.
+
+    Raises:
+        TypeError: As for attention.
+        ValueError: As for attention; or for dropout; or for a gradient on the CPU, where FlexAttention has no backward.
+    """
+    check(q, k, v, mask, bias, dropout)
+    if dropout:
+        raise ValueError(f"dropout={dropout}, but FlexAttention has none: use sdpa or attention instead")
+    wanted = any(x is not None and x.requires_grad for x in (q, k, v, bias))
+    if q.device.type == "cpu" and wanted and torch.is_grad_enabled():
+        raise ValueError("a gradient is wanted, but FlexAttention has none on the CPU: use sdpa or attention instead")
+    if not torch.is_grad_enabled():
+        q, k, v = q.detach(), k.detach(), v.detach()  # on the CPU, FlexAttention refuses tensors that could want one
+        bias = None if bias is None else bias.detach()
+    b, h, n, m = *q.shape[:3], k.shape[2]
+    if 0 in (n, m, b):
+        return q.new_zeros(b, h, n, v.shape[3])
+    band = as_band(mask)
+    if band is None or band.keep is not None:
+        seen = dense(mask, q, k)
+        assert seen is not None  # no mask at all is a band
+        blocks = _blocks(_look_up(seen.view(*[1] * (4 - seen.ndim), *seen.shape).expand(b, h, n, m)), b, h, n, m, q)
+    else:
+        band = band.trimmed(n, m)
+        blocks = (
+            None if (band.left, band.right) == (None, None) else _band_blocks(band.left, band.right, n, m, q.device)
+        )
+    score = None if bias is None else _add(bias.view(*[1] * (4 - bias.ndim), *bias.shape).expand(b, h, n, m))
+    return _compiled()(
+        q, k, v, score_mod=score, block_mask=blocks, scale=scale, enable_gqa=k.shape[1] < h
+    )  # fmt: skip
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+@lru_cache(64)
+def _band_blocks(left: int | None, right: int | None, n: int, m: int, device: torch.device) -> BlockMask:
+    """Which blocks of a band hold anything; the band is the same for all rows of the batch and all heads."""
+
+    def seen(b, h, i, j):
+        ahead = j - (i + m - n)
+        return (ahead >= (-n - m if left is None else -left)) & (ahead <= (n + m if right is None else right))
+
+    return create_block_mask(seen, None, None, n, m, device=device)
+
+
+def _blocks(seen: Callable, b: int, h: int, n: int, m: int, q: Tensor) -> BlockMask:
+    return create_block_mask(seen, b, h, n, m, device=q.device)
+
+
+def _look_up(seen: Tensor) -> Callable:
+    return lambda b, h, i, j: seen[b, h, i, j]
+
+
+def _add(bias: Tensor) -> Callable:
+    return lambda score, b, h, i, j: score + bias[b, h, i, j]
