@@ -1,6 +1,7 @@
 r"""LoRA [@hu2022lora]: a frozen map plus a trainable product of two thin matrices, $W_0 + \frac{\alpha}{r} BA$.
 
-Imports: nothing from other papers; LoRA wraps any module that maps (…, d_in) to (…, d_out).
+Imports: nothing from other papers; LoRA wraps any module that maps (…, d_in) to (…, d_out). `low_rank_linear` and
+`low_rank_add` are forward and backward of Eq. 3 in one piece (same paper).
 
 Symbols: d_in, d_out widths of the map, r rank. The paper's $W_0 \in \mathbb{R}^{d \times k}$ = base with d = d_out and
 k = d_in; $A$ (r d_in), $B$ (d_out r), $\alpha$ = alpha, $\Delta W$ = `LoRALinear.delta()`.
@@ -9,13 +10,16 @@ Differences from the paper:
     * The paper draws A from N(0, sigma^2) and gives no sigma: here 1 / sqrt(d_in), so that Ax has variance 1 if x has.
       (The authors' code and peft draw A from a uniform distribution instead.)
     * Dropout falls on the input of A. The paper gives rates (appendix D) but not the place.
-    * A and B are float32 even where the base is narrower.
+    * A and B, and their gradients, are float32 even where the base is narrower. The products with them run in the
+      dtype of the base's output.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from papercode.adaptation.lora_function import can_fuse, low_rank_add, low_rank_linear
 
 
 class LoRALinear(nn.Module):
@@ -87,8 +91,15 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         """The adapted map."""
-        y = self.base(x)
-        return y if self.merged else y + self.update(self.dropout(x)).to(y.dtype)
+        if self.merged:
+            return self.base(x)
+        (A, B), scale, keep = self.factors(), self.alpha / self.r, None
+        if self.dropout.training and (p := self.dropout.p):
+            keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p)
+            scale = scale / (1 - p) if p < 1 else 0.0
+        if can_fuse(self.base):
+            return low_rank_linear(x, self.base.weight, self.base.bias, A, B, scale, keep)
+        return low_rank_add(self.base(x), x, A, B, scale, keep)
 
     def merge(self) -> None:
         """Adds the update to the base's weight, so that the adapter costs nothing; rounds to the weight's dtype.
