@@ -188,6 +188,8 @@ def test_other_errors():
     q, k, v = qkv()
     with pytest.raises(ValueError, match="bias is for pairs of a query and a key"):
         pair()(q, k, v, bias=torch.zeros(N, M, dtype=F64))
+    with pytest.raises(ValueError, match="keep is for 1 keys, but there are 7"):
+        pair()(q, k, v, mask=Band(keep=torch.ones(B, 1, dtype=torch.bool)))
     with pytest.raises(TypeError, match="mask must be bool"):
         pair()(q, k, v, mask=torch.zeros(B, 1, 1, M))
     for project in (SequenceProjection(6, 2), MeanPooling(6, 2), StridedConvolution(6, 2, D)):

@@ -111,7 +111,7 @@ class LinformerAttention(nn.Module):
         attend: What is done with the queries and the mixtures.
 
     Raises:
-        ValueError: If a mask or a bias tells queries apart.
+        ValueError: If a mask or a bias tells queries apart, or a mask is for another number of keys.
     """
 
     def __init__(self, E: nn.Module, F: nn.Module | None = None, attend: Callable[..., Tensor] = attention):
@@ -133,14 +133,14 @@ class LinformerAttention(nn.Module):
         check(q, k, v, mask, bias, dropout)
         if bias is not None:
             raise ValueError("bias is for pairs of a query and a key, but keys are mixed before any query sees them")
-        keep = _kept_keys(mask)
+        keep = _kept_keys(mask, k.shape[2])
         if keep is not None:
             keep = keep[:, None, :, None]
             k, v = k.masked_fill(~keep, 0.0), v.masked_fill(~keep, 0.0)
         return self.attend(q, self.E(k), self.F(v), scale=scale, dropout=dropout)
 
 
-def _kept_keys(mask: Mask | None) -> Tensor | None:
+def _kept_keys(mask: Mask | None, m: int) -> Tensor | None:
     band = as_band(mask)
     if band is None or band.left is not None or band.right is not None:
         what = f"mask of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"mask={mask}"
@@ -148,6 +148,8 @@ def _kept_keys(mask: Mask | None) -> Tensor | None:
             f"{what} may let one query see a key that it hides from another (as a causal mask does), but the keys are "
             "mixed before any query sees them; leave out keys for all queries alike, with a mask of shape (b 1 1 m)"
         )
+    if band.keep is not None and band.keep.shape[1] != m:
+        raise ValueError(f"keep is for {band.keep.shape[1]} keys, but there are {m}")
     return band.keep
 
 
