@@ -91,7 +91,7 @@ def _attend(q, k, v, mask, bias, scale, dropout, with_log_sum) -> Any:
         keep=band.keep,
         scale=q.shape[3] ** -0.5 if scale is None else scale,
         dropout=dropout,
-        seed=int(torch.randint(2**62, ())) if dropout else 0,
+        seed=int(torch.randint(2**62, (), device="cpu")) if dropout else 0,
         block=BLOCK,
         with_log_sum=with_log_sum,
     )
