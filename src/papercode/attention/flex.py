@@ -59,16 +59,15 @@ def flex(
     if band is None or band.keep is not None:
         seen = dense(mask, q, k)
         assert seen is not None  # no mask at all is a band
-        blocks = _blocks(_look_up(seen.view(*[1] * (4 - seen.ndim), *seen.shape).expand(b, h, n, m)), b, h, n, m, q)
+        blocks = _blocks(_four(seen, b, h, n, m))
     else:
         band = band.trimmed(n, m)
         blocks = (
             None if (band.left, band.right) == (None, None) else _band_blocks(band.left, band.right, n, m, q.device)
         )
-    score = None if bias is None else _add(bias.view(*[1] * (4 - bias.ndim), *bias.shape).expand(b, h, n, m))
-    return _compiled()(
-        q, k, v, score_mod=score, block_mask=blocks, scale=scale, enable_gqa=k.shape[1] < h
-    )  # fmt: skip
+    added = None if bias is None else _four(bias, b, h, n, m)
+    add = None if added is None else lambda score, b, h, i, j: score + added[b, h, i, j]
+    return _compiled()(q, k, v, score_mod=add, block_mask=blocks, scale=scale, enable_gqa=k.shape[1] < h)
 
 
 @cache
@@ -79,21 +78,16 @@ def _compiled() -> Callable[..., Tensor]:
 @lru_cache(64)
 def _band_blocks(left: int | None, right: int | None, n: int, m: int, device: torch.device) -> BlockMask:
     """Which blocks of a band hold anything; the band is the same for all rows of the batch and all heads."""
-
-    def seen(b, h, i, j):
-        ahead = j - (i + m - n)
-        return (ahead >= (-n - m if left is None else -left)) & (ahead <= (n + m if right is None else right))
-
-    return create_block_mask(seen, None, None, n, m, device=device)
-
-
-def _blocks(seen: Callable, b: int, h: int, n: int, m: int, q: Tensor) -> BlockMask:
-    return create_block_mask(seen, b, h, n, m, device=q.device)
+    back, ahead = n + m if left is None else left, n + m if right is None else right
+    here = m - n
+    return create_block_mask(
+        lambda b, h, i, j: (j >= i + here - back) & (j <= i + here + ahead), None, None, n, m, device=device
+    )
 
 
-def _look_up(seen: Tensor) -> Callable:
-    return lambda b, h, i, j: seen[b, h, i, j]
+def _blocks(seen: Tensor) -> BlockMask:
+    return create_block_mask(lambda b, h, i, j: seen[b, h, i, j], *seen.shape, device=seen.device)
 
 
-def _add(bias: Tensor) -> Callable:
-    return lambda score, b, h, i, j: score + bias[b, h, i, j]
+def _four(x: Tensor, *shape: int) -> Tensor:
+    return x.view(*[1] * (4 - x.ndim), *x.shape).expand(shape)
