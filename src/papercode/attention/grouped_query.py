@@ -127,7 +127,7 @@ def to_grouped_query(model: nn.Module, n_groups: int, *, pool: Pool = mean_pool)
 
 def _pooled(linear: nn.Linear, n_heads: int, n_groups: int, pool: Callable[[Tensor], Tensor]) -> nn.Linear:
     def pooled(parameter: Tensor) -> Float[Tensor, "rows *c"]:
-        return pool(parameter.detach().unflatten(0, (n_groups, n_heads // n_groups, -1))).flatten(0, 1)
+        return pool(parameter.unflatten(0, (n_groups, n_heads // n_groups, -1))).flatten(0, 1)
 
     weight, bias = pooled(linear.weight), None if linear.bias is None else pooled(linear.bias)
     new = torch.nn.utils.skip_init(
