@@ -82,6 +82,17 @@ def test_the_list_by_hand():
     assert BlockPattern(4, first=0, last=2).is_global(4).tolist() == [False, False, True, True]
 
 
+def test_a_wide_window_ends_where_the_sequence_ends():
+    X = NONE
+    lists = BlockPattern(4, window=7, first=0, last=0, random=None).key_blocks(4, 1)
+    assert lists[0].tolist() == [
+        [X, X, X, 0, 1, 2, 3],
+        [X, X, 0, 1, 2, 3, X],
+        [X, 0, 1, 2, 3, X, X],
+        [0, 1, 2, 3, X, X, X],
+    ]
+
+
 def test_the_mask_by_definition():
     pattern = BlockPattern(
         3, window=3, first=2, last=1, extra=4, random=partial(random_blocks, n_random=2, seed=7, first=2)

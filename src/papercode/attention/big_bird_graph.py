@@ -13,13 +13,12 @@ from torch import Tensor
 
 def path_lengths(sees: Bool[Tensor, "n n"]) -> Int[Tensor, "n n"]:
     """The least number of layers after which i has heard of j, by breadth-first search; 0 for i = j, -1 for never."""
-    n = len(sees)
-    edges, reached = sees.float(), torch.eye(n, dtype=torch.bool, device=sees.device)
+    edges, reached = sees.float().to_sparse(), torch.eye(len(sees), dtype=torch.bool, device=sees.device)
     lengths = torch.where(reached, 0, -1)
     frontier, step = reached, 0
     while frontier.any():
         step += 1
-        frontier = (frontier.float() @ edges > 0) & ~reached
+        frontier = (edges @ frontier.float() > 0) & ~reached
         lengths[frontier] = step
         reached = reached | frontier
     return lengths
