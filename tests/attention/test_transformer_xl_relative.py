@@ -299,6 +299,13 @@ def test_gradients():
     assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
 
 
+def test_the_biases_start_small():
+    module = RelativePositions(D_MODEL, 53, 59)
+    for bias in (module.u, module.v):
+        assert bias.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not torch.equal(module.u, module.v)
+
+
 def test_copies_and_pickles():
     module, (q, k, v) = relative(clamp=3), qkv()
     expected = module(q, k, v)
@@ -314,5 +321,7 @@ def test_wrong_arguments():
         relative(clamp=-1)
     with pytest.raises(TypeError, match="mask must be bool"):
         relative()(q, k, v, mask=torch.zeros(N, M))
+    with pytest.raises(ValueError, match=r"bias of shape \(2, 7\) does not broadcast to the scores"):
+        relative()(q, k, v, bias=torch.zeros(2, M))
     with pytest.raises(ValueError, match="d=7 must be even"):
         RelativePositions(7, 1, 7)(*(torch.randn(1, 1, 3, 7) for _ in range(3)))
