@@ -410,6 +410,11 @@ def test_maps_that_are_no_linear_are_refused_before_anything_changes():
     assert list(model.modules()) == before
 
 
+def test_a_layer_by_itself_has_no_name():
+    with pytest.raises(ValueError, match="^k has 6 heads, no multiple of n_groups=4"):
+        to_grouped_query(heads(), 4)
+
+
 def test_a_model_without_attention_is_refused():
     with pytest.raises(ValueError, match="Linear has no MultiHeadAttention"):
         to_grouped_query(nn.Linear(2, 2), 1)
