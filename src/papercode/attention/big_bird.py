@@ -68,7 +68,7 @@ class BigBirdAttention(nn.Module):
         check(q, k, v, mask, bias, dropout)
         band, n, block, extra = _band(q, k, mask, bias), q.shape[2], self.pattern.block, self.pattern.extra
         n_blocks = self.pattern.n_blocks(n)
-        low = min(self.pattern.first, n_blocks)  # blocks low … high - 1 are not global
+        low = self.pattern.first  # blocks low … high - 1 are not global
         high = max(low, n_blocks - self.pattern.last)
         begin, end = min(n, extra + low * block), min(n, extra + high * block)
         places = torch.arange(n, device=q.device)
@@ -120,11 +120,10 @@ class BigBirdAttention(nn.Module):
         return torch.cat(found, 2).flatten(2, 3)
 
     def _lists(self, n_blocks: int, h: int, device: torch.device) -> Int[Tensor, "h N c"]:
-        """The pattern for this length, drawn once; not in inference mode, whose tensors cannot serve in training."""
+        """The pattern for this length, drawn once."""
         key = (n_blocks, h, device)
         if key not in self._drawn:
-            with torch.inference_mode(False):
-                self._drawn = {key: self.pattern.key_blocks(n_blocks, h).to(device)}
+            self._drawn = {key: self.pattern.key_blocks(n_blocks, h).to(device)}
         return self._drawn[key]
 
 
