@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LongformerConfig, LongformerModel
 
 from helpers import assert_differs, assert_same, leaks, randomise
@@ -174,6 +175,31 @@ def test_padding_does_not_leak():
     alone = ours(x[:1, : N - 6], global_tokens=chosen[:1, : N - 6])
     assert_same(ours(x, keep=keep, global_tokens=chosen)[:1, : N - 6], alone)
     assert_same(ours(x, keep=keep, global_tokens=chosen | ~keep)[keep], ours(x, keep=keep, global_tokens=chosen)[keep])
+
+
+def test_no_n_times_n_matrix():
+    """The largest thing that any operation makes grows with the length, not with its square."""
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                self.size = max(self.size, out.untyped_storage().nbytes())
+            return out
+
+    def largest(attend, n):
+        x, chosen = torch.randn(1, n, D_MODEL, requires_grad=True), torch.arange(n)[None] % 100 < 2
+        with Largest() as counter:
+            attend(x, chosen & (torch.arange(n) < 200)).sum().backward()
+        return counter.size
+
+    long, plain = LongformerAttention(D_MODEL, HEADS, window=6), MultiHeadAttention(D_MODEL, HEADS)
+    sizes = [largest(lambda x, chosen: long(x, global_tokens=chosen), n) for n in (1000, 4000)]
+    assert sizes[1] <= 4 * sizes[0]
+    dense = [largest(lambda x, chosen: plain(x, mask=chosen[:, None, None]), n) for n in (250, 1000)]
+    assert dense[1] == 16 * dense[0]
 
 
 def test_without_global_tokens_the_global_projections_are_not_used():

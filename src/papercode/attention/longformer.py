@@ -41,7 +41,7 @@ def merged(
         second_log_sum: The same of the others.
     """
     share = (first_log_sum - second_log_sum).sigmoid()[..., None].to(first.dtype)
-    return share * first + (1 - share) * second
+    return torch.lerp(second, first, share)
 
 
 def windowed_and_global(
