@@ -209,10 +209,11 @@ def test_choice_on_the_cpu():
     assert choose(q, k, k, torch.ones(4096, 1, dtype=torch.bool)) is sdpa
     assert choose(q, k, k, Band(255, 0)) is windowed
     assert choose(q, k, k, Band(256, 256)) is windowed
-    assert choose(q, k, k, Band(2048, 0)) is sdpa
-    assert choose(q, k, k, Band(4095, 4095)) is sdpa
-    q, k = of(300)
-    assert choose(q, k, k, Band(256, 256)) is sdpa
+    assert choose(q, k, k, Band(2048, 2047)) is windowed
+    assert choose(q, k, k, Band(2048, 2048)) is sdpa
+    assert choose(q, k, k, Band(9999, 0)) is sdpa  # causal, in fact
+    q, k = of(63, 600)
+    assert choose(q, k, k, Band(10, 10)) is sdpa
 
 
 class OnCuda(torch.Tensor):
@@ -241,7 +242,7 @@ def test_auto_does_as_chosen(monkeypatch):
     asked = []
     monkeypatch.setattr(backends, "windowed", lambda *args, **kwargs: asked.append((args, kwargs)))
     q, k = of(64)
-    mask = Band(2, 2)
+    mask = Band(2, 0)
     auto.__wrapped__(q, k, k, mask=mask, scale=2.0, dropout=0.1)
     ((args, kwargs),) = asked
     assert args == (q, k, k)

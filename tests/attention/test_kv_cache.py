@@ -137,3 +137,86 @@ def test_the_model_is_as_before(model, source):
     with torch.no_grad(), cached_steps(model, source, KEEP) as step:
         step(target, torch.arange(B))
     assert torch.equal(model(source, target, KEEP), expected)
+
+
+# the buffers
+
+
+def fed(cache, lengths, g=2, **settings):
+    """The cache after some calls; and all that it was given."""
+    given = [[torch.randn(B, g, m, x, **settings) for x in (5, 7)] for m in lengths]
+    for k, v in given:
+        cache(torch.randn(B, 4, 1, 5), k, v)
+    return [torch.cat(x, 2) for x in zip(*given)]
+
+
+def test_buffers_double_so_that_steps_cost_the_same():
+    cache, sizes = KVCache(attention), []
+    for i in range(40):
+        k, v = fed(cache, [1])
+        assert torch.equal(cache.k[:, :, i:], k)
+        assert torch.equal(cache.v[:, :, i:], v)
+        sizes.append(cache._k.shape[2])
+    assert sizes[-1] == 64
+    assert sorted(set(sizes)) == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_room_made_at_the_start_is_filled_in_place():
+    cache = KVCache(attention, capacity=9)
+    first, _ = fed(cache, [4])
+    before = cache._k.data_ptr(), cache._v.data_ptr()
+    second, _ = fed(cache, [3, 2])
+    assert (cache._k.data_ptr(), cache._v.data_ptr()) == before
+    assert torch.equal(cache.k, torch.cat([first, second], 2))
+    third, _ = fed(cache, [30])  # more than twice as much
+    assert cache.k.shape[2] == cache.length == 39
+    assert torch.equal(cache.k[:, :, 9:], third)
+    assert torch.equal(cache.k[:, :, :4], first)
+
+
+def test_grouped_heads_are_kept_grouped():
+    cache = KVCache(attention)
+    fed(cache, [3], g=1)
+    assert cache.k.shape == (B, 1, 3, 5)
+
+
+def test_where_gradients_are_wanted_they_flow():
+    cache = KVCache(attention, capacity=8)
+    k = torch.randn(B, 2, 3, 5, requires_grad=True)
+    q = torch.randn(B, 2, 1, 5)
+    cache(q, k, k)
+    later = cache(q, 2 * k[:, :, :1], k[:, :, :1])
+    both = torch.cat([k, 2 * k[:, :, :1]], 2)
+    expected = attention(q, both, torch.cat([k, k[:, :, :1]], 2))
+    assert torch.equal(later, expected)
+    found = torch.autograd.grad(later.square().sum(), k, retain_graph=True)[0]
+    assert_same(found, torch.autograd.grad(expected.square().sum(), k)[0], 1e-6)
+
+
+def test_reordering_keeps_the_rest_of_the_buffer_usable():
+    cache = KVCache(attention, capacity=16)
+    first, _ = fed(cache, [4])
+    rows = torch.tensor([2, 0, 0])
+    cache.reorder(rows)
+    second, _ = fed(cache, [2])
+    assert torch.equal(cache.k, torch.cat([first[rows], second], 2))
+    assert KVCache(attention).reorder(rows) is None  # nothing there yet
+
+
+def test_what_does_not_fit_the_cache():
+    cache = KVCache(attention)
+    fed(cache, [2])
+    q = torch.randn(B, 4, 1, 5)
+    for k, message in [
+        (torch.randn(B + 1, 2, 1, 5), "k has batch 4, but the cache holds batch 3"),
+        (torch.randn(B, 4, 1, 5), "k has heads 4, but the cache holds heads 2"),
+        (torch.randn(B, 2, 1, 6), "k has width 6, but the cache holds width 5"),
+        (torch.randn(B, 2, 1, 5).double(), "k is torch.float64 on cpu, but the cache holds torch.float32 on cpu"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            cache(q, k, k)
+    with pytest.raises(ValueError, match="v has width 5, but the cache holds width 7"):
+        cache(q, torch.randn(B, 2, 1, 5), torch.randn(B, 2, 1, 5))
+    assert cache.k.shape == (B, 2, 2, 5)
+    with pytest.raises(ValueError, match="capacity=-1 must be at least 0"):
+        KVCache(attention, capacity=-1)

@@ -8,6 +8,7 @@ Symbols: b batch, h heads of q, g of k and v, n queries, m keys, d and e widths 
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -52,7 +53,7 @@ def sdpa(
     """
     check(q, k, v, mask, bias, dropout)
     n, m = q.shape[2], k.shape[2]
-    settings = {"scale": scale, "dropout_p": dropout, "enable_gqa": k.shape[1] < q.shape[1]}
+    settings: dict[str, Any] = {"scale": scale, "dropout_p": dropout, "enable_gqa": k.shape[1] < q.shape[1]}
     band = as_band(mask)
     band = None if band is None else band.trimmed(n, m)
     if bias is None and band is not None and band.keep is None and band.left is None and m > 0:
@@ -112,25 +113,21 @@ def choose(
 ) -> Callable[..., Tensor]:
     """The `attend` that `auto` takes for these arguments.
 
-    A window that is narrow against the text: `windowed` on the CPU. On CUDA, whatever would have to be written out for
-    PyTorch's kernels (a window, padding together with a causal mask) or is no mask for its fast ones: our kernels, if
-    they take the dtype and the widths. All else: `sdpa`. No rule needs to know whether gradients are wanted.
+    On the CPU, a band that ends on both sides and is no wider than the text: `windowed`, but for a handful of queries.
+    On CUDA, whatever PyTorch's kernels would have to be given in full (a window, padding together with a causal mask, a
+    bias), in half precision: our kernels. All else: `sdpa`. No rule needs to know whether gradients are wanted.
     """
     n, m = q.shape[2], k.shape[2]
     band = as_band(mask)
     band = None if band is None else band.trimmed(n, m)
     if q.device.type == "cpu":
-        narrow = band is not None and None not in (band.left, band.right) and NARROW * (band.left + band.right + 1) <= m
-        return windowed if narrow else sdpa
+        ends = band is not None and band.left is not None and band.right is not None and band.left + band.right < m
+        return windowed if ends and n >= 64 else sdpa
     takes = q.dtype in (torch.float16, torch.bfloat16) and max(q.shape[3], v.shape[3]) <= 256
     plain = bias is None and band is not None and band.keep is None and band.left is None and band.right in (None, 0)
     if q.is_cuda and takes and not plain and importlib.util.find_spec("triton") is not None:
         return flash_attention
     return sdpa
-
-
-NARROW = 4
-"""From a text that is so many times as long as the window on, `windowed` is the faster one on a CPU."""
 
 
 def _four(x: Tensor) -> Tensor:

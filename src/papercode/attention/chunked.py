@@ -6,7 +6,8 @@ Symbols: b batch, n positions, d width. The paper's $c$ = number of chunks, $d_{
 
 Differences from the paper:
     * Where gradients are wanted, a chunk's inner activations are not kept but computed again when its gradient is due.
-      Equation 10 alone saves nothing there: the chunks' activations would add up to what the whole has.
+      The paper says that the backward pass is chunked, too, and not how. Were Eq. 10 all, the chunks' activations would
+      be kept side by side, and add up to those of the whole.
 """
 
 import torch

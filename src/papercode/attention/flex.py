@@ -55,6 +55,7 @@ def flex(
     b, h, n, m = *q.shape[:3], k.shape[2]
     if 0 in (n, m, b):
         return q.new_zeros(b, h, n, v.shape[3])
+    blocks: BlockMask | None = None
     band = as_band(mask)
     if band is None or band.keep is not None:
         seen = dense(mask, q, k)
@@ -86,7 +87,8 @@ def _band_blocks(left: int | None, right: int | None, n: int, m: int, device: to
 
 
 def _blocks(seen: Tensor) -> BlockMask:
-    return create_block_mask(lambda b, h, i, j: seen[b, h, i, j], *seen.shape, device=seen.device)
+    b, h, n, m = seen.shape
+    return create_block_mask(lambda b, h, i, j: seen[b, h, i, j], b, h, n, m, device=seen.device)
 
 
 def _four(x: Tensor, *shape: int) -> Tensor:

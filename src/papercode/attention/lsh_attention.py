@@ -40,7 +40,7 @@ class LSHAttention(nn.Module):
 
     Args:
         n_rounds: Independent hashes; a query sees the union of what they show.
-        chunk: w, length of the pieces into which the sorted keys are cut.
+        chunk: w, length of the pieces into which the sorted keys are cut; 128 is typical in section 5.
         n_buckets: How many, even; or even factors of it; `bucket_factors(m, chunk)` unless given.
         seed: Of the rotations, which are then the same in each call. None draws new ones from torch's generator.
         across_buckets: Whether keys of other buckets in the two chunks are seen, too (released models: yes).
@@ -56,7 +56,7 @@ class LSHAttention(nn.Module):
     def __init__(
         self,
         n_rounds: int = 8,
-        chunk: int = 64,
+        chunk: int = 128,
         *,
         n_buckets: int | Sequence[int] | None = None,
         seed: int | None = None,
