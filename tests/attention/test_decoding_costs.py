@@ -87,9 +87,9 @@ def test_by_hand():
 
 
 def test_costs_add_up():
-    total = Cost({"a": 1}, {"b": 2}) + Cost({"a": 10, "c": 4}, {"b": 20})
-    assert (total.operations, total.elements) == ({"a": 11, "c": 4}, {"b": 22})
-    assert total.ratio == 22 / 15
+    total = Cost({"a": 1, "d": 8}, {"b": 2}) + Cost({"a": 10, "c": 4}, {"b": 20})
+    assert (total.operations, total.elements) == ({"a": 11, "d": 8, "c": 4}, {"b": 22})
+    assert total.ratio == 22 / 23
     steps = [attention_cost(B, 1, D, H, m=t, new=1, k=K) for t in (1, 2, 3)]
     assert incremental_cost(B, 3, D, H, k=K) == steps[0] + steps[1] + steps[2]
 

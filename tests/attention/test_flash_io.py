@@ -49,7 +49,7 @@ def test_accesses_by_hand():
     assert (memory.loads, memory.stores) == (24 + 32, 32 + 8)
 
 
-@pytest.mark.parametrize(("n", "d", "size"), [(64, 8, 256), (128, 16, 1024), (64, 4, 64)])
+@pytest.mark.parametrize(("n", "d", "size"), SIZES)
 def test_counts_follow_the_formulas(n, d, size):
     expected = expected_accesses(n, d, size)
     for forward, backward, rest in (

@@ -411,7 +411,7 @@ def test_maps_that_are_no_linear_are_refused_before_anything_changes():
 
 
 def test_a_layer_by_itself_has_no_name():
-    with pytest.raises(ValueError, match="^k has 6 heads, no multiple of n_groups=4"):
+    with pytest.raises(ValueError, match=r"^k has 6 heads, no multiple of n_groups=4"):
         to_grouped_query(heads(), 4)
 
 

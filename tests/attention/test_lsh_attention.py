@@ -1,4 +1,4 @@
-"""LSH attention against dense attention under the mask that loops over the sorted keys give, and against transformers."""
+"""LSH attention against dense attention under the mask that loops give, and against transformers."""
 
 import pytest
 import torch

@@ -38,10 +38,10 @@ def tokens(n=N):
 def transformers_reformer(ours, causal=True, rounds=3):
     config = ReformerConfig(
         hidden_size=D_MODEL, num_attention_heads=HEADS, attention_head_size=D_MODEL // HEADS, num_hashes=rounds,
-        num_buckets=[4, 2], lsh_attn_chunk_length=7, hash_seed=7, is_decoder=causal,
-        lsh_attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0, attn_layers=["lsh"] * LAYERS, axial_pos_shape=SHAPE, axial_pos_embds_dim=(10, 11),
-        feed_forward_size=D_FF, vocab_size=V, max_position_embeddings=N, layer_norm_eps=1e-5, tie_word_embeddings=False,
-        chunk_size_feed_forward=4,
+        num_buckets=[4, 2], lsh_attn_chunk_length=7, hash_seed=7, is_decoder=causal, attn_layers=["lsh"] * LAYERS,
+        lsh_attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0, axial_pos_shape=SHAPE,
+        axial_pos_embds_dim=(10, 11), feed_forward_size=D_FF, vocab_size=V, max_position_embeddings=N,
+        layer_norm_eps=1e-5, tie_word_embeddings=False, chunk_size_feed_forward=4,
     )  # fmt: skip
     theirs = (ReformerModelWithLMHead if causal else ReformerForMaskedLM)(config).double()
     core = theirs.reformer
