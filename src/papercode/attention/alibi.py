@@ -61,8 +61,8 @@ def alibi_bias(
     m = n if m is None else m
     exact = torch.promote_types(dtype, torch.float32)
     slope = n_heads if isinstance(n_heads, Tensor) else slopes(n_heads)
-    distance = (torch.arange(m - n, m, device=device)[:, None] - torch.arange(m, device=device)).abs().to(exact)
-    return (-slope.to(device, exact)[:, None, None] * distance)[None].to(dtype)
+    steps = (torch.arange(m - n, m, device=device)[:, None] - torch.arange(m, device=device)).abs()
+    return (slope.to(device, exact)[:, None, None] * -steps)[None].to(dtype)
 
 
 class ALiBi(nn.Module):
