@@ -19,6 +19,7 @@ Differences from the paper:
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -185,7 +186,7 @@ class RelativeTransformer(Transformer):
         keys: bool = True,
         values: bool = True,
         d_ff: int = 1024,
-        **settings,
+        **settings: Any,
     ):
         super().__init__(n_tokens, d_ff=d_ff, **settings)
         for stack, name in ((self.encoder, "attention"), (self.decoder, "self_attention")):
