@@ -7,7 +7,7 @@ logits, their part of the loss and at once their part of the gradient, and forge
 
 Symbols: n rows (all leading dimensions in one), d width, v size of the vocabulary. A row of logits z with target t has
 the loss $\log \sum_j e^{z_j} - z_t$ and the gradient $G = \mathrm{softmax}(z) - 1_t$; that of hidden is $GW$, that of
-the weight $G^\top x$, summed over rows. z, its softmax and G are one piece of memory, written over.
+the weight $G^\top x$, summed over rows. In float32, z, its softmax and G are one piece of memory, written over.
 """
 
 import torch
@@ -82,13 +82,15 @@ class _Chunked(torch.autograd.Function):
         dW = torch.zeros_like(weight, dtype=wide) if for_W else None
         db = torch.zeros_like(bias, dtype=wide) if for_b else None
         for part in (slice(i, i + rows) for i in range(0, len(x), rows)):
-            z = linear(x[part], weight, bias).to(wide)
-            z -= z.amax(1, keepdim=True)
-            right = z.gather(1, t[part])
-            total = z.exp_().sum(1, keepdim=True)
-            losses[part] = total.log() - right
-            if for_x or for_W or for_b:
-                G = z.div_(total).scatter_add_(1, t[part], -torch.ones_like(right)).to(x.dtype)
+            z = linear(x[part], weight, bias)
+            top, right = z.amax(1, keepdim=True), z.gather(1, t[part])
+            if z.dtype == wide:  # written over
+                total = z.sub_(top).exp_().sum(1, keepdim=True)
+                losses[part], G = total.log() + (top - right), z.div_(total)
+            else:  # widened on the way; the largest softmax is 1 / total
+                G = torch.softmax(z, 1, dtype=wide)
+                losses[part] = top.to(wide) - right - G.amax(1, keepdim=True).log()
+            G = G.scatter_(1, t[part], torch.expm1(-losses[part])).to(x.dtype)
             if for_x:
                 dx[part] = (G @ weight).masked_fill_(~counts[part], 0)
             if for_W:
