@@ -165,6 +165,7 @@ def test_a_row_that_begins_anew_has_no_past():
     again = memory.restarted(torch.tensor([True, False]))
     assert again.keep.tolist() == [[False] * 7, [True] * 7]
     assert memory.keep.tolist() == [[True] * 7] * B  # and the old memory is as it was
+    assert again.restarted(torch.tensor([False, True])).keep.tolist() == [[False] * 7] * B
 
 
 def test_a_memory_of_another_batch_or_model_is_refused():

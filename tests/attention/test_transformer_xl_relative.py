@@ -15,6 +15,7 @@ from helpers import assert_differs, assert_same, randomise
 from papercode.attention.kv_cache import KVCache
 from papercode.attention.layer_norm import LayerNorm
 from papercode.attention.masks import Band
+from papercode.attention.relative_position import RelativePosition
 from papercode.attention.sinusoids import positions
 from papercode.attention.transformer import MultiHeadAttention, PostNorm, attention, causal_mask
 from papercode.attention.transformer_xl_relative import RelativePositions, relative_shift
@@ -119,6 +120,29 @@ def test_without_u_v_and_r_it_is_plain_attention():
     for parameter in module.parameters():
         parameter.data.zero_()
     assert_same(module(q, k, v, mask=causal_mask), attention(q, k, v, mask=causal_mask))
+
+
+def test_without_u_and_v_it_is_shaws_with_a_table_of_all_distances():
+    """Shaw et al. have terms (a) and (b); their table would be W R."""
+    module, (q, k, v) = relative(), qkv(M, M)
+    shaw = RelativePosition(D, M - 1, n_heads=H, values=False).double()
+    shaw.keys.data = module.keys(q, k).mT.detach()  # distances from M - 1 to 1 - M are j - i from 1 - M to M - 1
+    assert_differs(module(q, k, v), shaw(q, k, v))
+    module.u.data.zero_(), module.v.data.zero_()
+    assert_same(module(q, k, v), shaw(q, k, v))
+    assert_same(module(q, k, v, mask=causal_mask), shaw(q, k, v, mask=causal_mask))
+
+
+def test_a_bias_of_another_float_type_does_not_change_the_type():
+    module, (q, k, v) = relative().float(), (t.float() for t in qkv())
+    seen = {}
+
+    def spy(q, k, v, **kwargs):
+        seen.update(kwargs)
+        return attention(q, k, v, **kwargs)
+
+    module.attend = spy
+    assert module(q, k, v, bias=torch.randn(N, M, dtype=F64)).dtype == seen["bias"].dtype == torch.float32
 
 
 def test_a_bias_and_a_scale_of_ones_own():

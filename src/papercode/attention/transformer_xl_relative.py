@@ -105,7 +105,7 @@ class RelativePositions(nn.Module):
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         by_distance = (q + self.v[:, None]) @ self.keys(q, k, mask)
         scores = relative_shift(by_distance, k.shape[2]) * scale
-        scores = scores if bias is None else scores + bias
+        scores = scores if bias is None else scores + bias.to(scores.dtype)
         return self.attend(q + self.u[:, None], k, v, mask=mask, bias=scores, scale=scale, dropout=dropout)
 
     def keys(
