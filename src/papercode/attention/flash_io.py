@@ -46,11 +46,11 @@ def blocks(n: int, d: int, size: int) -> tuple[list[slice], list[slice]]:
     r"""Blocks of rows (queries) and of columns (keys): $B_c = \lceil M / 4d \rceil$, $B_r = \min(B_c, d)$.
 
     Raises:
-        ValueError: If size < d or size > n d: the theorem is for what lies between.
+        ValueError: If size < d: not one row would fit.
     """
-    if not d <= size <= n * d:
-        raise ValueError(f"size={size} must be at least d={d} and at most n * d = {n * d}")
-    columns = -(-size // (4 * d))
+    if size < d:
+        raise ValueError(f"size={size} must be at least d={d}")
+    columns = min(-(-size // (4 * d)), n)
     rows = min(columns, d)
     return [slice(i, i + rows) for i in range(0, n, rows)], [slice(j, j + columns) for j in range(0, n, columns)]
 
@@ -122,12 +122,12 @@ def with_inputs(n: int, d: int, dtype: torch.dtype = torch.float32) -> Memory:
 
 
 def expected_accesses(n: int, d: int, size: int) -> dict[str, int]:
-    """The same counts as formulas, for a fast memory of which 4d is a divisor and a length that the blocks divide.
+    """The same counts as formulas.
 
     Returns:
         Numbers moved, by the name of the function above.
     """
-    passes = n // blocks(n, d, size)[1][0].stop  # each block of keys is one pass over the queries
+    passes = len(blocks(n, d, size)[1])  # each block of keys is one pass over the queries
     return {
         "standard_forward": 4 * n * d + 4 * n * n,
         "standard_backward": 8 * n * d + 7 * n * n,
