@@ -380,7 +380,7 @@ def count(n_tokens, cutoffs=(), div=1, project_head=False, tie=None, **settings)
     ids=["standard, WikiText-103", "12 layers, enwik8", "24 layers, enwik8"],
 )
 def test_parameters(settings, parameters):
-    """The first two to the unit as the authors' code prints them."""
+    """The first to the unit as the authors' code prints it, the others as rounded in Table 2."""
     assert count(**settings) == parameters
 
 
