@@ -108,3 +108,16 @@ def test_the_real_modules_are_reached_as_python_reaches_them():
     reached = Sources(folder).reached(code)
     assert imported <= reached
     assert not imported <= Sources(folder).reached("import papercode.attention.transformer")
+
+
+def test_files_that_the_code_names_count(tmp_path):
+    (tmp_path / "results").mkdir()
+    results = tmp_path / "results/times.csv"
+    results.write_text("1")
+    sources, code = Sources(tmp_path / "src"), 'print(open("results/times.csv").read(), "a/b", 3, "results", "x" * 5)'
+    assert sources.data(code, "(") == {"results/times.csv": results}
+    before = sources.fingerprint(code)
+    assert list(before) == ["results/times.csv"]
+    results.write_text("2")
+    assert sources.fingerprint(code) != before
+    assert sources.fingerprint("1 + 1") == {}

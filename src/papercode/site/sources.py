@@ -1,4 +1,4 @@
-"""Which modules of the project a piece of code reaches, and the hash of their source, without importing anything."""
+"""Which modules and files of the project a piece of code reaches, and their hashes, without importing anything."""
 
 import ast
 import contextlib
@@ -79,9 +79,17 @@ class Sources:
             self._hashes[module] = hashlib.sha256(self.paths[module].read_bytes()).hexdigest()
         return self._hashes[module]
 
+    def data(self, *code: str) -> dict[str, Path]:
+        """The files that string literals of `code` name by their path from the project's root, results to plot say."""
+        trees = [tree for program in code if (tree := _parsed(program))]
+        literals = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        names = sorted(text for text in literals if isinstance(text, str) and "/" in text and text.isprintable())
+        return {name: path for name in names if len(name) < 200 and (path := self.folder.parent / name).is_file()}
+
     def fingerprint(self, *code: str) -> dict[str, str]:
-        """The source hash of every module that `code` reaches."""
-        return {module: self.hash(module) for module in sorted(self.reached(*code))}
+        """The hash of every module that `code` reaches, and of every file that it names."""
+        files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.data(*code).items()}
+        return {module: self.hash(module) for module in sorted(self.reached(*code))} | files
 
 
 def _parsed(code: str) -> ast.Module | None:
