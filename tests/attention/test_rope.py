@@ -277,6 +277,9 @@ def test_positions_of_queries_and_keys():
     assert_same(Rotary()(q, k, v, positions=keys), Rotary()(q, k, v, positions=keys, query_positions=keys[:, M - N :]))
     assert_same(Rotary()(q, k, v, query_positions=torch.arange(M - N, M)), Rotary()(q, k, v))
     assert_differs(Rotary()(q, k, v, query_positions=queries), expected)
+    part = Rotary(width=4, halves=True, base=50.0)
+    assert_same(part(q, k, v, positions=torch.arange(M)), part(q, k, v))
+    assert_same(part(q, k, v, positions=torch.arange(M)[None]), part(q, k, v))
     half = Rotary()(q, k, v, positions=torch.arange(M) / 2)  # what stands between two tokens has a position, too
     assert_differs(half, Rotary()(q, k, v))
 
@@ -334,14 +337,17 @@ def test_gradients():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_late_positions_in_low_precision(dtype):
-    """Turned vectors are off by no more than the rounding of what is stored."""
+    """Turned vectors are off by no more than one rounding of what is stored."""
     x = torch.randn(1, 1, 3, 64).to(dtype)
     kept = {}
     Rotary(lambda q, k, v: kept.update(q=q) or v)(x, x, x, start=100_003)
     exact = rotate(x.double(), *turns(torch.arange(100_003, 100_006), 64))
     assert kept["q"].dtype == dtype
-    error = (kept["q"].double() - exact).abs().max()
-    assert error < torch.finfo(dtype).eps * exact.abs().max()
+    error = (kept["q"].double() - exact).abs()
+    if dtype == torch.float32:
+        assert error.max() < torch.finfo(dtype).eps * exact.abs().max()
+    else:  # rounded once, at the end: half of the last bit
+        assert (error <= 0.51 * torch.finfo(dtype).eps * exact.abs() + 1e-6).all()
     if dtype == torch.bfloat16:  # angles in bfloat16: position 100,003 itself is rounded to 99,840
         rough = torch.arange(100_003, 100_006).to(dtype)[:, None] * frequencies(64).to(dtype)
         assert_differs(rotate(x, rough.cos(), rough.sin()).double(), exact, by=1.0)
@@ -364,7 +370,9 @@ def test_the_table_serves_any_order_of_lengths_and_dtypes(monkeypatch):
         q, k, v = (x.to(dtype) for x in qkv(n, n))
         tolerance = 1e-7 if dtype == torch.float64 else 1e-5
         assert_same(attend(q, k, v, start=start), Rotary()(q, k, v, positions=torch.arange(n)), tolerance)
-    assert {len(cos) for cos, _ in attend._tables.values()} == {128, 8}
+    assert {len(cos) for cos, _ in attend._tables.values()} == {128, 8}  # grown by doubling, one for each dtype
+    narrow = tuple(x[..., :6] for x in qkv())  # heads of another width, in another layer
+    assert_same(attend(*narrow), Rotary()(*narrow))
     assert not attend.state_dict()
     assert not [*attend.parameters(), *attend.buffers()]
     monkeypatch.setattr(rope, "TABLE", 16)
