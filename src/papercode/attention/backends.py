@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from papercode.attention.arguments import Mask, check, dense
@@ -62,6 +61,8 @@ def sdpa(
         if band.right == 0 and n == m:
             return scaled_dot_product_attention(q, k, v, is_causal=True, **settings)
         if band.right == 0 and n < m and q.is_cuda:
+            from torch.nn.attention.bias import causal_lower_right  # which imports Triton
+
             return scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(n, m), **settings)
     if band is not None and band.keep is not None and band.left is None and band.right is None:
         seen: Tensor | None = band.keep[:, None, None, :]  # padding alone need not be written out for every query

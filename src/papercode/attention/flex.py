@@ -8,11 +8,11 @@ Symbols: b batch, h heads of q, g of k and v, n queries, m keys, d and e widths 
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from papercode.attention.arguments import Mask, check, dense
 from papercode.attention.masks import as_band
@@ -55,12 +55,13 @@ def flex(
     b, h, n, m = *q.shape[:3], k.shape[2]
     if 0 in (n, m, b):
         return q.new_zeros(b, h, n, v.shape[3])
-    blocks: BlockMask | None = None
+    blocks: Any = None
     band = as_band(mask)
     if band is None or band.keep is not None:
         seen = dense(mask, q, k)
         assert seen is not None  # no mask at all is a band
-        blocks = _blocks(_four(seen, b, h, n, m))
+        look_up = _four(seen, b, h, n, m)
+        blocks = _blocks(lambda b, h, i, j: look_up[b, h, i, j], b, h, n, m, q.device)
     else:
         band = band.trimmed(n, m)
         blocks = (
@@ -73,22 +74,23 @@ def flex(
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention  # here and not above: it imports Triton
+
     return torch.compile(flex_attention, dynamic=False)
 
 
 @lru_cache(64)
-def _band_blocks(left: int | None, right: int | None, n: int, m: int, device: torch.device) -> BlockMask:
+def _band_blocks(left: int | None, right: int | None, n: int, m: int, device: torch.device) -> Any:
     """Which blocks of a band hold anything; the band is the same for all rows of the batch and all heads."""
     back, ahead = n + m if left is None else left, n + m if right is None else right
     here = m - n
-    return create_block_mask(
-        lambda b, h, i, j: (j >= i + here - back) & (j <= i + here + ahead), None, None, n, m, device=device
-    )
+    return _blocks(lambda b, h, i, j: (j >= i + here - back) & (j <= i + here + ahead), None, None, n, m, device)
 
 
-def _blocks(seen: Tensor) -> BlockMask:
-    b, h, n, m = seen.shape
-    return create_block_mask(lambda b, h, i, j: seen[b, h, i, j], b, h, n, m, device=seen.device)
+def _blocks(seen: Callable, b: int | None, h: int | None, n: int, m: int, device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return create_block_mask(seen, b, h, n, m, device=device)
 
 
 def _four(x: Tensor, *shape: int) -> Tensor:
