@@ -137,6 +137,8 @@ def test_what_is_tied():
     projections = {id(projection.weight) for projection in embedding.projections[1:]}
     assert mine & theirs == tables | projections
     assert softmax.projections[0].weight.shape == (D, D)
+    embedding, default = build()
+    assert all(a is b for a, b in zip(default.projections, embedding.projections, strict=True))
     _, own = build([False] * 4)
     assert len(list(own.parameters())) == 4 + 3 + 4 + 2  # tables, projections, biases, clusters
 
