@@ -194,7 +194,7 @@ def test_errors():
     with pytest.raises(ValueError, match="start=-1 must be at least 0"):
         ALiBi()(q, k, v, start=-1)
     with pytest.raises(ValueError, match="no multiple of the 4 heads"):
-        ALiBi()(q, torch.randn(B, 4, M, D).double(), torch.randn(B, 4, M, E).double())
+        ALiBi(lambda q, k, v, bias=None: q)(q, torch.randn(B, 4, M, D).double(), torch.randn(B, 4, M, E).double())
 
 
 @pytest.mark.gpu

@@ -377,8 +377,8 @@ def test_the_table_serves_any_order_of_lengths_and_dtypes(monkeypatch):
     assert not [*attend.parameters(), *attend.buffers()]
     monkeypatch.setattr(rope, "TABLE", 16)
     q, k, v = qkv()
-    late = Rotary()
-    assert_same(late(q, k, v, start=15), Rotary()(q, k, v))
+    late = Rotary(base=50.0)
+    assert_same(late(q, k, v, start=15), Rotary(base=50.0)(q, k, v))
     assert not late._tables  # not kept
 
 
@@ -447,7 +447,7 @@ def test_errors():
     with pytest.raises(ValueError, match="5 queries and only 3 keys: query_positions must be given"):
         Rotary()(q, k[:, :, :3], v[:, :, :3], positions=torch.arange(3))
     with pytest.raises(ValueError, match="no multiple of the 4 heads"):
-        Rotary()(q, torch.randn(B, 4, M, D).double(), torch.randn(B, 4, M, E).double())
+        Rotary(lambda q, k, v, bias=None: q)(q, torch.randn(B, 4, M, D).double(), torch.randn(B, 4, M, E).double())
 
 
 @pytest.mark.gpu
