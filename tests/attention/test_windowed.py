@@ -282,6 +282,16 @@ def test_beyond_inputs_and_output_there_is_one_block():
         assert peak(windowed, n, backward=False).largest == max(output, scores)
 
 
+def test_a_bias_that_is_not_trained_gets_no_gradient_in_memory():
+    bias = torch.randn(1024, 1024)
+    q, k, v = (torch.randn(1, 2, 1024, 8, requires_grad=True) for _ in range(3))
+    for wanted in (False, True):
+        y = windowed(q, k, v, mask=Band(16, 16), bias=bias.requires_grad_(wanted))
+        with Peak() as counter:
+            y.sum().backward()
+        assert (counter.largest >= bias.numel() * 4) == wanted
+
+
 def test_keys_and_values_are_not_copied_for_the_heads_that_share_them():
     q, k, v = torch.randn(1, 16, 1024, 8), torch.randn(1, 2, 1024, 8), torch.randn(1, 2, 1024, 8)
     with Peak() as counter:

@@ -219,7 +219,7 @@ class _Windowed(torch.autograd.Function):
         exact = blocks.exact  # of the sums over blocks
         dq = torch.zeros_like(q)
         dk, dv = (torch.zeros(x.shape, dtype=exact, device=q.device) for x in (blocks.k, values))
-        dbias = None if bias is None else torch.zeros(bias.shape, dtype=exact, device=q.device)
+        dbias = torch.zeros(bias.shape, dtype=exact, device=q.device) if ctx.needs_input_grad[3] else None
         through = (dy.to(exact) * y).sum(-1, keepdim=True)  # what the softmax's gradient subtracts, for all keys alike
         if dlog_sum is not None:
             through -= dlog_sum[..., None]
@@ -236,7 +236,7 @@ class _Windowed(torch.autograd.Function):
             dq[:, :, queries] = (ds @ blocks.k[:, keys]).view(*weights.shape[:3], q.shape[3]) * plan.scale
             dk[:, keys] += ds.mT @ blocks.stack(q[:, :, queries]) * plan.scale
         dk, dv = dk.view(k.shape).to(k.dtype), dv.view(v.shape).to(v.dtype)
-        return dq, dk, dv, None if dbias is None or bias is None else dbias.to(bias.dtype), None
+        return dq, dk, dv, None if dbias is None else dbias.to(bias.dtype), None
 
 
 def _part(bias: Tensor, queries: slice, keys: slice) -> Tensor:
