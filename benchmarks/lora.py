@@ -124,7 +124,8 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
         if cuda:
             narrow = with_peft(base, ours, autocast_adapter_dtype=False)
             providers["peft, bfloat16 A and B"] = step(narrow, whole_logits, tokens)
-        yield Case("train, r = 8 on q and v", shape, providers, name, 5e-2 if cuda else 1e-4)
+        # twelve layers in bfloat16: gradients of equal programs differ by 0.08 of the largest; in float32 they agree
+        yield Case("train, r = 8 on q and v", shape, providers, name, 0.2 if cuda else 1e-4)
         del providers
 
         # inference, without the head, which is the same for all
@@ -144,7 +145,7 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
                 "LoRALinear, apart": partial(apart.eval(), words),
                 "peft, apart": partial(theirs.eval(), words),
             }
-            yield Case("inference", f"{b} x {width}", run_it, name, 5e-2 if cuda else 1e-4, inference=True)
+            yield Case("inference", f"{b} x {width}", run_it, name, 0.1 if cuda else 1e-4, inference=True)
             pair = {"LoRALinear, merged": run_it["LoRALinear, merged"], "the base": partial(base.eval(), words)}
             yield Case("inference, merged or not adapted", f"{b} x {width}", pair, name, None, inference=True)
 
