@@ -55,6 +55,8 @@ def test_erdos_renyi():
     assert not torch.equal(sees, erdos_renyi(400, 7, seed=2))
     assert torch.equal(erdos_renyi(5, 0), torch.eye(5, dtype=torch.bool))
     assert erdos_renyi(5, 5).all()
+    edges = [erdos_renyi(2, 1, seed)[0, 1].item() for seed in range(100)]
+    assert 30 < sum(edges) < 70  # the probability is degree / n, here one half
     for degree in (-1, 6):
         with pytest.raises(ValueError, match=f"degree={degree} must be at least 0 and at most n=5"):
             erdos_renyi(5, degree)
