@@ -115,7 +115,11 @@ def test_dropout_keeps_the_mean():
     v, chosen = torch.ones(1, 1, 300, 1, dtype=F64), torch.arange(300)[None] < 20
     y = windowed_and_global(q, k, v, mask=Band(20, 20), global_tokens=chosen, dropout=0.5)
     assert y.mean().item() == pytest.approx(1, abs=0.05)
-    assert y.std() > 0.05
+    identity = torch.eye(300, dtype=F64)[None, None]
+    weights = windowed_and_global(q, k, identity, mask=Band(20, 20), global_tokens=chosen, dropout=0.5)
+    for part in (weights[0, 0, 100:250, :20], weights[0, 0].diagonal()[100:250]):  # global keys, and the window
+        assert (part == 0).double().mean().item() == pytest.approx(0.5, abs=0.1)
+        assert_same(part[part > 0], torch.full_like(part[part > 0], 2 / (20 + 41)))
 
 
 # the layer

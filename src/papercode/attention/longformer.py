@@ -127,13 +127,13 @@ class LongformerAttention(MultiHeadAttention):
         q, k, v = (self._heads(to(x)) for to in (self.q, self.k, self.v))
         band = Band(self.window // 2, self.window // 2, keep)
         y = self.attend(q, k, v, mask=band, global_tokens=global_tokens, dropout=dropout).transpose(1, 2)
-        if global_tokens is not None and (chosen := _and(global_tokens, keep)).any():
-            index, real = _first(chosen)
+        if global_tokens is not None and global_tokens.any():
+            index, real = _first(global_tokens)
             q = self._heads(self.q_global(_take(x, index)))
             k, v = self._heads(self.k_global(x)), self._heads(self.v_global(x))
             mask = None if keep is None else keep[:, None, None, :]
             found = attention(q, k, v, mask=mask, dropout=dropout).transpose(1, 2)
-            y = y.index_put(chosen.nonzero(as_tuple=True), found[real])
+            y = y.index_put(global_tokens.nonzero(as_tuple=True), found[real])
         return self.o(y.flatten(2))
 
     def _heads(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n c"]:
