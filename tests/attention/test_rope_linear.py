@@ -65,6 +65,14 @@ def test_the_sums_of_eq_19(n, m, block, monkeypatch):
     assert_same(linear_rotary(q, k, v, mask=keep[:, None, None]), linear_rotary(q, k, v, mask=Band(keep=keep)))
 
 
+def test_a_window_that_cuts_nothing_is_none():
+    q, k, v = qkv(5, 7)
+    assert_same(linear_rotary(q, k, v, mask=Band(6, 0)), linear_rotary(q, k, v, mask=causal_mask))
+    assert_same(linear_rotary(q, k, v, mask=Band(9, 4)), linear_rotary(q, k, v))
+    with pytest.raises(ValueError, match="must be None, causal or padding"):
+        linear_rotary(q, k, v, mask=Band(5, 0))
+
+
 def test_features_and_base_may_be_others():
     q, k, v = qkv(5, 5)
     mask = torch.ones(B, 5, 5, dtype=torch.bool)
