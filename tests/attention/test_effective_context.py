@@ -71,6 +71,21 @@ def test_a_model_that_stopped_stays_stopped():
     assert effective_context(losses, step=10, longest=40) == [20]
 
 
+def test_a_model_that_stopped_stays_stopped_while_others_go_on():
+    def losses(context):  # the first gains from 10 to 20 and from 30 to 40, the second all the time
+        return torch.tensor([{10: 5.0, 20: 4.0, 30: 4.0, 40: 1.0}[context], 5 - context / 20], dtype=F64)[:, None]
+
+    assert effective_context(losses, step=10, longest=40) == [20, 40]
+
+
+def test_only_the_hard_tokens_count():
+    def losses(context):  # one token in ten is hard, and gets no better
+        return torch.tensor([[9.0] + [5 - context / 20] * 9], dtype=F64)
+
+    assert effective_context(losses, step=10, longest=40, r=0.1) == [10]
+    assert effective_context(losses, step=10, longest=40, r=1.0) == [40]
+
+
 def test_losses_see_the_context_and_no_more():
     text, windows = torch.arange(20) % 7, []
 
