@@ -17,6 +17,7 @@ Differences from the paper:
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -104,6 +105,7 @@ class LSHAttention(nn.Module):
             raise ValueError(f"q has n={n} positions, k only m={m}: a query has the bucket of the key at its position")
         if k.shape[1] < h:
             k, v = (x.repeat_interleave(h // k.shape[1], 1) for x in (k, v))
+        q = q * (d**-0.5 if scale is None else scale)
         band = as_band(mask)
         matrix = dense(mask, q, k) if band is None else None
         keep = None
@@ -126,14 +128,11 @@ class LSHAttention(nn.Module):
                     seen = seen & (i - j <= band.left)
                 if band is not None and band.right is not None:
                     seen = seen & (j - i <= band.right)
-                scores = _take(q, mine - (m - n)) @ _take(k, j[..., 0, :]).mT * (d**-0.5 if scale is None else scale)
+                scores = _take(q, mine - (m - n)) @ _take(k, j[..., 0, :]).mT
                 if bias is not None:
                     scores = scores + _at(bias, i - (m - n), j, (b, h, n, m)).to(scores.dtype)
-                if self.count_once and self.n_rounds > 1:
-                    others = [x for x in range(self.n_rounds) if x != r]
-                    times = sum((sort.shows(x, i, j).int() for x in others[1:]), 1 + sort.shows(others[0], i, j).int())
-                    scores = scores - times.to(scores.dtype).log_()
-                looks.append(_average(scores, i == j, ~seen, _take(v, j[..., 0, :]), dropout))
+                times = sort.times(r, i, j) if self.count_once and self.n_rounds > 1 else None
+                looks.append(_average(scores, i == j, ~seen, times, _take(v, j[..., 0, :]), dropout))
             y, z = (torch.cat(parts, 2) for parts in zip(*looks))
             outputs.append(sort.undo(r, y, n))
             totals.append(sort.undo(r, z, n))
@@ -141,14 +140,18 @@ class LSHAttention(nn.Module):
         return sum((y * s for y, s in zip(outputs[1:], share[1:])), outputs[0] * share[0])
 
 
-def _average(scores: Tensor, itself: Tensor, hidden: Tensor, v: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
-    """Softmax of scores (b h c g 2w) times v (b h c 2w e), and the logarithm of what the softmax divided by."""
+def _average(
+    scores: Tensor, itself: Tensor, hidden: Tensor, times: Tensor | None, v: Tensor, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """Softmax of scores - log times (b h c g 2w), times v (b h c 2w e), and the logarithm of what it divided by."""
     lowest = torch.finfo(scores.dtype).min
     scores = scores.masked_fill(itself, lowest / 2)
     top = scores.detach().masked_fill(hidden, lowest).amax(-1, keepdim=True)
     weights = (scores - top).masked_fill(hidden, 0.0).exp().masked_fill(hidden, 0.0)  # exp is slow where it gives 0
+    if times is not None:
+        weights = weights / times
     total = weights.sum(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)  # nothing seen: 0, not 0/0
-    return nn.functional.dropout(weights / total, dropout) @ v, top + total.log()
+    return nn.functional.dropout(weights, dropout) @ v / total, top + total.log()
 
 
 class _Sort:
@@ -157,9 +160,9 @@ class _Sort:
     def __init__(self, settings: LSHAttention, k: Tensor, keep: Bool[Tensor, "b m"] | None):
         (_, h, m, d), w = k.shape, settings.chunk
         rotations = [x.to(k) for x in settings.rotations(h, d, m)]
-        bucket = lsh_bucket(k, rotations)
+        bucket, buckets = lsh_bucket(k, rotations), math.prod(2 * x.shape[-1] for x in rotations)
         if keep is not None:
-            bucket = bucket.masked_fill(~keep[:, None, None], math.prod(2 * x.shape[-1] for x in rotations))
+            bucket = bucket.masked_fill(~keep[:, None, None], buckets)
         order = bucket.argsort(dim=-1, stable=True)
         self.rank = order.argsort(-1)
         self.place = self.rank // w
@@ -169,8 +172,10 @@ class _Sort:
         first = before[..., 0, :]
         first.copy_(first.roll(1, 2) if settings.circular else torch.full_like(first, -1))
         self.table = torch.cat([before, own], -1)  # (b h r c 2w)
-        # a query looks at keys whose code is its own (same chunk), or one less (the chunk before)
-        self.code = (self.place if settings.across_buckets else bucket * (chunks + 1) + self.place).int()
+        # a query looks at keys whose code is its own (same chunk), or one less (the chunk before); in the order of the
+        # sort, buckets and places only rise, so that another bucket is always two or more away
+        code = self.place if settings.across_buckets else 2 * bucket + self.place
+        self.code = code.to(torch.int16 if 2 * (2 * buckets + chunks) < 2**15 else torch.int32)
         self.circular = settings.circular
         self.w, self.m = w, m
 
@@ -189,6 +194,14 @@ class _Sort:
             return torch.ones((), dtype=torch.bool, device=i.device)
         code = self.code[:, :, r]
         return (_take(code, i) - _take(code, j)) >> 1 == 0
+
+    def times(self, r: int, i: Tensor, j: Tensor) -> Tensor:
+        """In how many rounds the keys that round r shows are shown."""
+        apart: Any = 0
+        others = [x for x in range(self.code.shape[2]) if x != r]
+        for code in (2 * self.code[:, :, x] for x in others):
+            apart += (_take(code, i) - 1 - _take(code, j)).abs_().clamp_(max=2)  # 1 where it shows, else 2
+        return 1 + 2 * len(others) - apart
 
     def undo(self, r: int, y: Tensor, n: int) -> Tensor:
         """From chunks (b h c g e) back to the order of the text (b h n e)."""
