@@ -215,3 +215,15 @@ def test_too_long():
     model = BigBird(V, d_model=D, n_heads=HEADS, d_ff=D_FF, n_layers=1, n_positions=8)
     with pytest.raises(ValueError, match="tokens has 9 positions, but this model was made for n_positions=8"):
         model(torch.zeros(1, 9, dtype=torch.long))
+
+
+def test_without_layers_there_are_the_embeddings_of_the_tokens():
+    """Extra tokens stand before them and are gone; dropout falls on the embeddings; weights start small."""
+    kwargs = {"d_model": D, "n_heads": HEADS, "d_ff": D_FF, "n_layers": 0, "n_positions": PLACES, "dropout": 0.5}
+    model = randomise(BigBird(V, **kwargs, n_global=3)).eval()
+    tokens, _, segments = text(23)
+    x = model.tokens(tokens) + model.positions.weight[:23] + model.segments(segments)
+    assert_same(model(tokens, None, segments), model.norm(x))
+    dropped = model.train()(tokens, None, segments)
+    assert 0.3 < (dropped == 0).double().mean() < 0.7
+    assert BigBird(500, **kwargs).tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)
