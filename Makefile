@@ -7,10 +7,10 @@ PINS := pyproject.toml constraints.txt
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve build test lint check format clean
+.PHONY: help serve build test test-slow lint check format clean
 
 help: ## show these lines
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 serve: $(VENV)/.site ## the site on http://127.0.0.1:8000, rebuilt as you write
 	$(BIN)/mkdocs serve --livereload
@@ -20,6 +20,9 @@ build: $(VENV)/.site ## the static site in site/; a failing snippet fails the bu
 
 test: $(VENV)/.test ## every test: unit, parity, snippets, site build, browser
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test ## what takes minutes of compiling: FlexAttention, Inductor, all kernels for a GPU
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.site ## lint the notes: headings, citations, formulas, snippets
 	$(BIN)/papercode check

@@ -158,8 +158,10 @@ def write_project(root: Path, katex: Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     real = (ROOT / "mkdocs.yml").read_text("utf-8")
-    assert "  - How to read: reading.md\n" in real
-    (root / "mkdocs.yml").write_text(real.replace("  - How to read: reading.md\n", ""), "utf-8")
+    for line in ("  - How to read: reading.md\n", "  - Benchmarks: benchmarks.md\n"):  # pages of docs/ that it lacks
+        assert line in real
+        real = real.replace(line, "")
+    (root / "mkdocs.yml").write_text(real, "utf-8")
     if katex:
         cache = Project(root).cache
         cache.mkdir(parents=True)
