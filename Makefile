@@ -10,7 +10,7 @@ export NO_MKDOCS_2_WARNING := 1
 .PHONY: help serve build test test-slow lint check format clean
 
 help: ## show these lines
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: $(VENV)/.site ## the site on http://127.0.0.1:8000, rebuilt as you write
 	$(BIN)/mkdocs serve --livereload

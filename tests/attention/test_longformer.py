@@ -253,6 +253,7 @@ def settings(**changes):
         "n_positions": 37,
         "n_segments": 2,
         "dropout": 0.0,
+        "eps": 1e-3,
         **changes,
     }
 
@@ -273,7 +274,7 @@ def peer(ours):
         max_position_embeddings=37 + 2,
         type_vocab_size=2,
         pad_token_id=1,
-        layer_norm_eps=1e-5,
+        layer_norm_eps=1e-3,
     )
     reference = LongformerModel(config).double().eval()
 
@@ -376,6 +377,15 @@ def test_positions_count_tokens_behind_the_offset():
     assert_same(
         other.embed(tokens), other.norm(other.words(tokens) + other.positions.weight[:5] + other.segments.weight[0])
     )
+
+
+def test_dropout_falls_on_embeddings_sublayers_and_weights():
+    ours = model(dropout=1.0).train()
+    assert (ours.embed(torch.randint(2, V, (1, 5))) == 0).all()  # behind the norm, which would add its bias
+    ours = model(dropout=0.25)
+    for block in ours.layers:
+        assert block.attention.dropout == 0.25
+        assert [residual.dropout.p for residual in block.residuals] == [0.25, 0.25]
 
 
 def test_copies_and_pickles():
