@@ -87,6 +87,7 @@ def on_cuda(arguments: argparse.Namespace) -> Iterator[Case]:
         for causal in (False, True):
             mask = causal_mask if causal else None
             for n in (1024, 2048, 4096, 8192, 16384):
+                torch.compiler.reset()  # or after some shapes FlexAttention would no longer be compiled
                 b, h = 16384 // n, 2048 // d
                 flops = 4 * b * h * n * n * d / (2 if causal else 1)
                 providers = {

@@ -76,7 +76,7 @@ def flex(
 def _compiled() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention  # here and not above: it imports Triton
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention)
 
 
 @lru_cache(64)
