@@ -215,6 +215,7 @@ def test_too_long():
     model = BigBird(V, d_model=D, n_heads=HEADS, d_ff=D_FF, n_layers=1, n_positions=8)
     with pytest.raises(ValueError, match="tokens has 9 positions, but this model was made for n_positions=8"):
         model(torch.zeros(1, 9, dtype=torch.long))
+    assert model(torch.zeros(1, 8, dtype=torch.long)).shape == (1, 8, D)
 
 
 def test_without_layers_there_are_the_embeddings_of_the_tokens():
