@@ -147,6 +147,13 @@ def test_in_low_precision_no_further_from_the_truth_than_the_plain_expression(dt
     assert error(ours, results(plain, *exact[:2], 1.2 * exact[2])) > 0.02
 
 
+def test_the_gradient_of_the_weight_is_summed_in_float32():
+    """In bfloat16 a sum of ones stops at 256."""
+    weight, target = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True), torch.ones(4096).long()
+    loss = chunked_cross_entropy(torch.ones(4096, 1, dtype=torch.bfloat16), weight, target, mean=False, rows=2)
+    assert torch.autograd.grad(loss, weight)[0].flatten().tolist() == [2048, -2048]
+
+
 def test_small_gradients_survive_in_float16():
     """With 1 / n inside they would be rounded to zero before a loss scale could lift them."""
     hidden, weight, target = torch.full((4096, 1), 0.5), torch.tensor([[0.0], [6.0]]), torch.ones(4096).long()
