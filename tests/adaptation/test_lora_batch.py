@@ -263,6 +263,20 @@ def test_taken_out_one_by_one():
     assert not adapters(model)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_and_dropout_survive(training):
+    """A layer that is put into a model, or taken out of one, is in the mode of what stood there."""
+    model = nn.Sequential(nn.Linear(D_IN, D_OUT).train(training))
+    inject(model, ["0"], r=2, alpha=2, dropout=0.4)
+    tasks = [adapters(model)]
+    remove(model)
+    stack(model, tasks)
+    assert model[0].training == training
+    unstack(model, 0)
+    assert model[0].training == model[0].dropout.training == training
+    assert model[0].dropout.p == 0.4
+
+
 def test_adapters_from_files(tmp_path):
     model = randomise(Model()).eval()
     ids = torch.randint(1, 13, (2, 7))

@@ -129,7 +129,12 @@ def test_layout_of_the_input_does_not_matter():
     # nor that of the gradient: of a sum it is one number, seen many times
     layer.eval()
     out, plain = layer(x), plainly(layer, x)
-    assert_same(torch.autograd.grad(out.sum(), x)[0], torch.autograd.grad(plain.sum(), x)[0])
+    assert_same(
+        torch.autograd.grad(out.sum(), x, retain_graph=True)[0],
+        torch.autograd.grad(plain.sum(), x, retain_graph=True)[0],
+    )
+    given = torch.randn(2, D_OUT, 5, dtype=torch.float64).mT
+    assert_same(torch.autograd.grad(out, x, given)[0], torch.autograd.grad(plain, x, given)[0])
     # nor that of the base's output
     y = torch.randn(2, D_OUT, 5, dtype=torch.float64).mT
     assert_same(low_rank_add(y, x, layer.A, layer.B, 1.0), y + x @ layer.A.mT @ layer.B.mT)
@@ -169,6 +174,14 @@ def test_dropout_of_nothing_and_of_everything(p):
     layer, x = adapted(dropout=p), input_like(5)
     assert_same(layer(x), layer.base(x) + (1 - p) * layer.update(x))
     assert torch.isfinite(gradients(layer, x, layer(x))[1]).all()
+
+
+def test_dropout_can_be_switched_off_by_itself():
+    layer, x = adapted(dropout=0.4), input_like(5)
+    assert_differs(layer(x), plainly(layer, x), 1e-3)
+    layer.dropout.eval()
+    assert layer.training
+    assert_same(layer(x), plainly(layer, x))
 
 
 # low precision: no further from the truth than the plain expression is

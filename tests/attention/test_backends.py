@@ -49,6 +49,7 @@ CASES = {
     "any mask, with bias": ((2, 2, 1, 34, 36, 16, 16), scattered, True),
     "a mask of two dimensions": ((2, 2, 2, 9, 11, 16, 16), lambda n, m: torch.rand(n, m) > 0.5, False),
     "window": ((1, 2, 2, 83, 83, 16, 16), lambda n, m: Band(5, 3), False),
+    "one ahead, at the edge of a block": ((1, 1, 1, 96, 96, 16, 16), lambda n, m: Band(9, 1), False),
     "window, padding": ((3, 4, 2, 70, 77, 16, 16), lambda n, m: Band(33, 2, keep(3, m)), True),
     "causal window": ((2, 2, 1, 67, 67, 24, 24), lambda n, m: Band(40, 0), False),
 }

@@ -138,14 +138,15 @@ def test_dropout_is_on_the_embedding_and_on_every_sublayer(monkeypatch):
 
     def spy(x, p=0.5, training=True, inplace=False):
         if p:
-            calls.append(tuple(x.shape))
+            calls.append(x)
         return plain(x, p, training, inplace)
 
     monkeypatch.setattr(nn.functional, "dropout", spy)
     ours = Reformer(V, shape=SHAPE, d_model=D_MODEL, n_heads=HEADS, d_ff=D_FF, n_layers=2, dropout=0.25)
     with torch.no_grad():
-        ours.train()(tokens())
-    assert calls == [(B, N, D_MODEL)] * (1 + 2 * 2)
+        ours.train()(x := tokens())
+    assert [tuple(call.shape) for call in calls] == [(B, N, D_MODEL)] * (1 + 2 * 2)
+    assert torch.equal(calls[0], ours.embedding(x))  # before the positions are added
 
 
 def test_prenormed():

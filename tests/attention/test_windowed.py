@@ -14,7 +14,7 @@ from papercode.attention import windowed as module
 from papercode.attention.kv_cache import KVCache
 from papercode.attention.masks import Band
 from papercode.attention.transformer import MultiHeadAttention, attention, causal_mask
-from papercode.attention.windowed import windowed, windowed_log_sum
+from papercode.attention.windowed import BLOCK, windowed, windowed_log_sum
 
 F64 = torch.float64
 B, H, D, E = 2, 4, 3, 5
@@ -170,6 +170,16 @@ def test_low_precision_is_no_further_off_than_the_plain_equations(dtype):
     ours, plain = (results(function, rough, dy) for function in (windowed, attention))
     for o, p, e in zip(ours, plain, expected, strict=True):
         assert (o - e).abs().max() <= 2 * (p - e).abs().max() + 4 * torch.finfo(dtype).eps
+
+
+def test_gradients_are_summed_over_blocks_in_float32():
+    """All look at one key. In bfloat16 a sum that has reached 256 would take no further one."""
+    n = 40 * BLOCK
+    q, k, v = (torch.zeros(1, 1, n, 1, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    dy = torch.zeros(1, 1, n, 1, dtype=torch.bfloat16)
+    dy[:, :, ::BLOCK], dy[:, :, 0] = 1.0, 256.0
+    y = windowed(q, k, v, mask=Band(n, n, torch.arange(n)[None] == 0))
+    assert torch.autograd.grad(y, v, dy)[0].flatten()[0].item() == 256 + 39 + 1  # to the next even number
 
 
 def test_a_padded_key_does_not_leak_however_large():

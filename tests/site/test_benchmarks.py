@@ -33,12 +33,12 @@ def test_the_newest_row_of_a_measurement_counts(results):
 def test_a_table_for_each_device(results):
     first, second = table(read(results)).split("</table>\n")
     assert "<caption>CPU x &lt;1&gt;, 1 thread; torch 3</caption>" in first
-    assert "<td>peer</td><td>900 ms</td><td>4.50</td><td>20.0 MiB</td>" in first
-    assert "<td>ours</td><td>1.50 s</td><td>1.00</td><td>1,234.5 MiB</td>" in first
+    assert "<td>peer</td><td>900\xa0ms</td><td>4.50</td><td>20.0\xa0MiB</td>" in first
+    assert "<td>ours</td><td>1.50\xa0s</td><td>1.00</td><td>1,234.5\xa0MiB</td>" in first
     assert "TFLOP/s" not in first
     assert first.count('scope="rowgroup"') == 2
     assert "<caption>GPU y; torch 2</caption>" in second
-    assert "<td>4 ms</td><td>1.00</td><td>412</td>" in second
+    assert "<td>4\xa0ms</td><td>1.00</td><td>412</td>" in second
 
 
 def test_series_rise_along_x(results):

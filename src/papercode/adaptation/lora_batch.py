@@ -143,7 +143,7 @@ def unstack(model: nn.Module, task: int | None = None) -> None:
             raise ValueError(f"task={task} is not one of the {len(layer.ranks)} adapters 0 … {len(layer.ranks) - 1}")
         if task is not None and layer.ranks[task]:
             r = layer.ranks[task]
-            one = LoRALinear(layer.base, r, layer.alphas[task], dropout=layer.dropout.p).train(layer.training)
+            one = LoRALinear(layer.base, r, layer.alphas[task], dropout=layer.dropout.p)
             with torch.no_grad():
                 one.A.copy_(layer.A[task, :r])
                 one.B.copy_(layer.B[task, :, :r])

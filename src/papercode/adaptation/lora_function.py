@@ -112,7 +112,7 @@ class _Adapted(torch.autograd.Function):
         dtype, rows, dx, dA, dB = g.dtype, g.reshape(-1, g.shape[-1]), None, None, None
         if for_B:
             P = _project(x, A, keep, dtype) if again else P
-            dB = ctx.scale * (rows.mT @ P.to(dtype)).to(B.dtype)
+            dB = ctx.scale * (rows.mT @ P).to(B.dtype)
         if for_A or for_x:
             h = (rows @ (ctx.scale * B).to(dtype)).to(dtype)
         if for_A:

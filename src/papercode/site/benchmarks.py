@@ -58,7 +58,7 @@ def _table(device: str, rows: Sequence[Row]) -> str:
     }
     if any(row["tflops"] for row in rows):
         columns["TFLOP/s"] = lambda row: f"{float(row['tflops']):.0f}" if row["tflops"] else ""
-    columns["peak memory"] = lambda row: f"{float(row['peak_mib']):,.1f} MiB"
+    columns["peak memory"] = lambda row: f"{float(row['peak_mib']):,.1f}\N{NO-BREAK SPACE}MiB"
     threads = f", {_all(rows, 'threads')[-1]} thread" if device.startswith("CPU") else ""
     lines = [f"<table><caption>{escape(device + threads)}; {escape(rows[-1]['versions'])}</caption>"]
     lines += ["<thead><tr>", *(f"<th>{name}</th>" for name in columns), "</tr></thead>"]
@@ -73,4 +73,4 @@ def _table(device: str, rows: Sequence[Row]) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.2f}\N{NO-BREAK SPACE}s" if seconds >= 1 else f"{1000 * seconds:.3g}\N{NO-BREAK SPACE}ms"
