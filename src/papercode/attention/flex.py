@@ -28,7 +28,7 @@ def flex(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h n e"]:
-    """An `attend` that compiles a kernel for each kind of mask, which takes some twenty seconds, and then reuses it.
+    """An `attend` that compiles a kernel for each kind of mask (some twenty seconds) and reuses it; on the CPU for each shape.
 
     Args:
         q: Queries.
@@ -69,14 +69,15 @@ def flex(
         )
     added = None if bias is None else _four(bias, b, h, n, m)
     add = None if added is None else lambda score, b, h, i, j: score + added[b, h, i, j]
-    return _compiled()(q, k, v, score_mod=add, block_mask=blocks, scale=scale, enable_gqa=k.shape[1] < h)
+    return _compiled(q.device.type)(q, k, v, score_mod=add, block_mask=blocks, scale=scale, enable_gqa=k.shape[1] < h)
 
 
 @cache
-def _compiled() -> Callable[..., Tensor]:
+def _compiled(device: str) -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention  # here and not above: it imports Triton
 
-    return torch.compile(flex_attention)
+    # on the CPU, the code that torch 2.13 writes for a mask in a tensor of any length is no valid C++
+    return torch.compile(flex_attention, dynamic=False if device == "cpu" else None)
 
 
 @lru_cache(64)
