@@ -28,7 +28,7 @@ def flex(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h n e"]:
-    """An `attend` that compiles a kernel for each kind of mask (some twenty seconds) and reuses it; on the CPU for each shape.
+    """An `attend` that compiles a kernel for each kind of mask (on the CPU: and shape), which takes twenty seconds.
 
     Args:
         q: Queries.
