@@ -1,0 +1,1 @@
+"""Deep convolutional networks, and what made depth trainable."""

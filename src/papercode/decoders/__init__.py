@@ -1,0 +1,1 @@
+"""GPT and its kin: language models that read from left to right."""

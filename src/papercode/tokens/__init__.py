@@ -1,0 +1,1 @@
+"""Subword tokenizers: from text to numbers and back."""
