@@ -1,4 +1,4 @@
-"""One seed, one thread, shapes enforced, a clear word where a GPU is missing, a record of what was held against what."""
+"""One seed, one thread, shapes enforced, a word where a GPU is missing, and a record of what was held against what."""
 
 import csv
 import os
