@@ -6,8 +6,9 @@ from lora_toys import Model, ids
 from safetensors.torch import load_file, save_file
 
 from helpers import assert_differs, assert_same, randomise
-from papercode.adaptation.lora_checkpoint import compare, load_adapters, read_safetensors, save_adapters
+from papercode.adaptation.lora_checkpoint import load_adapters, save_adapters
 from papercode.adaptation.lora_model import adapters, inject, merge, remove, unmerge
+from papercode.checkpoints.files import read_safetensors
 
 
 def model(seed=0, **kwargs):
@@ -114,9 +115,3 @@ def test_without_adapters(tmp_path):
         save_adapters(m, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"unexpected: blocks.0.q.A"):
         load_adapters(m, tmp_path / "a.safetensors")
-
-
-def test_compare_passes_what_agrees():
-    compare({"a": torch.zeros(2)}, {"a": torch.ones(2)}, "file")
-    with pytest.raises(ValueError, match=r"missing: b; unexpected: a"):
-        compare({"a": torch.zeros(2)}, {"b": torch.ones(2)}, "file")

@@ -7,15 +7,14 @@ without which the tensors are another function. Loading changes all or nothing, 
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from papercode.adaptation.lora_model import adapters
+from papercode.checkpoints.files import compare, read_safetensors
 
 _FORMAT = "papercode LoRA 1"  # in the header, so that another file is refused by name
 
@@ -67,47 +66,3 @@ def load_adapters(model: nn.Module, path: str | Path) -> None:
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(tensors[name])
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and its header.
-
-    Raises:
-        ValueError: If it is no safetensors file (a pickle, for example).
-        FileNotFoundError: If there is no such file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file ({error})") from error
-
-
-def compare(
-    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path, other: list[str] | None = None
-) -> None:
-    """Refuses tensors that are not exactly the expected ones.
-
-    Args:
-        tensors: From the file.
-        expected: What the model holds under these names.
-        path: The file, for the message.
-        other: Further disagreements to name.
-
-    Raises:
-        ValueError: Naming all that is missing, unexpected, of another shape or otherwise different.
-    """
-    shapes = [
-        f"{name} ({tuple(tensors[name].shape)} in the file, {tuple(tensor.shape)} here)"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    problems = {
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - expected.keys()),
-        "misshapen": shapes,
-        "different": other or [],
-    }
-    if any(problems.values()):
-        told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-        raise ValueError(f"{path} does not fit, nothing was loaded. {told}")

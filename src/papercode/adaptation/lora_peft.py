@@ -1,6 +1,6 @@
 r"""LoRA adapters in the folder layout of the peft library: adapter_config.json and adapter_model.safetensors.
 
-Imports: the adapted maps, `inject` and the strict reading of `lora_checkpoint` (same paper, @hu2022lora); not peft.
+Imports: the adapted maps, `inject` (same paper, @hu2022lora); not peft.
 
 A tensor is `base_model.model.<module>.lora_A.weight` (and lora_B), for an embedding `….lora_embedding_A`. r and
 lora_alpha hold for all modules but those that a regular expression in rank_pattern or alpha_pattern matches. A fused
@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from papercode.adaptation.lora import LoRALinear
-from papercode.adaptation.lora_checkpoint import compare, read_safetensors
 from papercode.adaptation.lora_embedding import LoRAEmbedding
 from papercode.adaptation.lora_model import adapters, inject, remove
+from papercode.checkpoints.files import compare, read_safetensors
 
 _PREFIX = "base_model.model."
 _HANDLED = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules"} | {

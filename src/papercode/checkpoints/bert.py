@@ -1,0 +1,79 @@
+"""BERT's released weights [@devlin2019bert], as the transformers library stores them."""
+
+from typing import Any
+
+from papercode.checkpoints.config import Config
+from papercode.checkpoints.layout import Architecture, Layout, Rule
+from papercode.encoders.bert import BERT
+
+_E, _L, _OURS = "bert.embeddings.", "bert.encoder.layer.*.", "encoder.layers.*."
+_MAPS = {
+    "attention.self.query": "attention.q",
+    "attention.self.key": "attention.k",
+    "attention.self.value": "attention.v",
+    "attention.output.dense": "attention.o",
+    "intermediate.dense": "feed_forward.expand",
+    "output.dense": "feed_forward.contract",
+}
+_NORMS = {"attention.output.LayerNorm": "residuals.0.norm", "output.LayerNorm": "residuals.1.norm"}
+RULES = (
+    Rule(_E + "word_embeddings.weight", "encoder.words.weight"),
+    Rule(_E + "position_embeddings.weight", "encoder.positions.weight"),
+    Rule(_E + "token_type_embeddings.weight", "encoder.segments.weight"),
+    Rule(_E + "LayerNorm.weight", "encoder.norm.gain"),
+    Rule(_E + "LayerNorm.bias", "encoder.norm.bias"),
+    *(Rule(f"{_L}{theirs}.weight", f"{_OURS}{ours}.weight") for theirs, ours in _MAPS.items()),
+    *(Rule(f"{_L}{theirs}.bias", f"{_OURS}{ours}.bias") for theirs, ours in _MAPS.items()),
+    *(Rule(f"{_L}{theirs}.weight", f"{_OURS}{ours}.gain") for theirs, ours in _NORMS.items()),
+    *(Rule(f"{_L}{theirs}.bias", f"{_OURS}{ours}.bias") for theirs, ours in _NORMS.items()),
+    *(Rule(f"bert.pooler.dense.{kind}", f"encoder.pooler.{kind}") for kind in ("weight", "bias")),
+)  # fmt: skip
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """What BERT is made with."""
+    dropout = config.take("hidden_dropout_prob", 0.1)
+    config.expect(hidden_act="gelu", attention_probs_dropout_prob=dropout, position_embedding_type="absolute")
+    config.ignore("classifier_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads")
+    config.ignore("pooler_num_fc_layers", "pooler_size_per_head", "pooler_type")
+    return {
+        "n_tokens": config.take("vocab_size"),
+        "n_segments": config.take("type_vocab_size", 2),
+        "n_positions": config.take("max_position_embeddings", 512),
+        "d_model": config.take("hidden_size"),
+        "n_heads": config.take("num_attention_heads"),
+        "d_ff": config.take("intermediate_size"),
+        "n_layers": config.take("num_hidden_layers"),
+        "dropout": dropout,
+        "eps": config.take("layer_norm_eps", 1e-12),
+    }
+
+
+def configuration(model: BERT) -> dict[str, Any]:
+    """The inverse."""
+    layer: Any = model.layers[0]
+    return {
+        "vocab_size": model.words.num_embeddings,
+        "type_vocab_size": model.segments.num_embeddings,
+        "max_position_embeddings": model.positions.num_embeddings,
+        "hidden_size": model.words.embedding_dim,
+        "num_attention_heads": layer.attention.q.out_features // layer.attention.d_k,
+        "intermediate_size": layer.feed_forward.expand.out_features,
+        "num_hidden_layers": len(model.layers),
+        "hidden_dropout_prob": model.dropout.p,
+        "attention_probs_dropout_prob": layer.attention.dropout,
+        "layer_norm_eps": model.norm.eps,
+        "hidden_act": "gelu",
+    }
+
+
+LAYOUT = Layout(
+    "bert",
+    RULES,
+    arguments,
+    configuration,
+    architectures={BERT: Architecture("BertModel", "encoder.")},
+    prefix="bert.",
+    aliases={r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"},
+    ignored=(r"bert\.embeddings\.position_ids",),
+)
