@@ -61,28 +61,29 @@ class BatchNorm1d(nn.Module):
         if x.ndim not in self.ndims or x.shape[1] != len(self.gain):
             axes = " or ".join(map(str, self.ndims))
             raise ValueError(f"x has shape {tuple(x.shape)}, need {axes} axes, the second d={len(self.gain)} long")
-        if self.training:
-            scale, shift = self.affine(*self.batch_statistics(x))
-        else:
-            scale, shift = self.affine(self.mean, self.variance)
-        along = (-1,) + (1,) * (x.ndim - 2)
-        return torch.addcmul(shift.view(along), x, scale.view(along))
-
-    def affine(self, mean: Float[Tensor, "d"], variance: Float[Tensor, "d"]) -> tuple[Tensor, Tensor]:
-        r"""Scale $\gamma / \sqrt{\sigma^2 + \varepsilon}$ and shift $\beta - \mu \cdot$ scale (Alg. 2, line 11)."""
-        scale = self.gain * (variance + self.eps).rsqrt()
-        return scale, self.bias - mean * scale
-
-    def batch_statistics(self, x: Float[Tensor, "b d *positions"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-        """Mean and biased variance of each feature in x (Algorithm 1); the running estimates move towards them."""
+        column = (-1, *[1] * (x.ndim - 2))
+        if not self.training:
+            scale, shift = self.affine()
+            return x * scale.view(column) + shift.view(column)
         m = x.numel() // x.shape[1]
         if m < 2:
             raise ValueError(f"x of shape {tuple(x.shape)} has {m} value for each feature; training needs at least 2")
-        variance, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
+        axes = [0, *range(2, x.ndim)]
+        mean = x.mean(axes)
+        x = x - mean.view(column)
+        variance = x.square().mean(axes)
         with torch.no_grad():
             self.mean.lerp_(mean, self.momentum)
             self.variance.lerp_(variance * (m / (m - 1)), self.momentum)  # Algorithm 2, line 10: unbiased
-        return mean, variance
+        return x * (self.gain * (variance + self.eps).rsqrt()).view(column) + self.bias.view(column)
+
+    def affine(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+        r"""What evaluation does: scale $\gamma / \sqrt{\sigma^2 + \varepsilon}$ and shift $\beta - \mu \cdot$ scale.
+
+        Algorithm 2, line 11, with the running estimates.
+        """
+        scale = self.gain * (self.variance + self.eps).rsqrt()
+        return scale, self.bias - self.mean * scale
 
 
 class BatchNorm2d(BatchNorm1d):
@@ -137,7 +138,7 @@ def fold_into_convolution(convolution: Convolution, norm: BatchNorm1d) -> Convol
     """
     if convolution.out_channels != len(norm.gain):
         raise ValueError(f"convolution gives {convolution.out_channels} channels, norm was made for d={len(norm.gain)}")
-    scale, shift = norm.affine(norm.mean, norm.variance)
+    scale, shift = norm.affine()
     folded = copy.deepcopy(convolution)
     folded.weight.mul_(scale.view(-1, *[1] * (folded.weight.ndim - 1)))
     folded.bias = nn.Parameter(shift if convolution.bias is None else convolution.bias * scale + shift)
