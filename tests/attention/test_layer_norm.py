@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers import assert_differs, assert_same, randomise
-from papercode.attention.layer_norm import LayerNorm
+from papercode.attention.layer_norm import FusedLayerNorm, LayerNorm, fuse_norms
 
 B, N, D = 2, 5, 7
 
@@ -51,3 +51,20 @@ def test_errors():
         LayerNorm(0)
     with pytest.raises(ValueError, match="x is 5 wide, this LayerNorm was made for d=7"):
         LayerNorm(7)(torch.zeros(2, 5))
+
+
+def test_fused_is_the_same_map_of_the_same_parameters():
+    shared = LayerNorm(D, eps=0.03)
+    model = randomise(nn.Sequential(shared, nn.Linear(D, D), nn.Sequential(LayerNorm(D), shared))).eval()
+    x = torch.randn(B, N, D, dtype=torch.float64)
+    plain, names, parameters = model(x), list(model.state_dict()), list(model.parameters())
+    assert fuse_norms(model) is model
+    assert [type(m) for m in (model[0], model[2][0])] == [FusedLayerNorm] * 2
+    assert model[2][1] is model[0]
+    assert not model[0].training
+    assert list(model.state_dict()) == names
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert_same(model(x), plain)
+    assert isinstance(fuse_norms(LayerNorm(D)), FusedLayerNorm)
+    with pytest.raises(ValueError, match="x is 5 wide, this LayerNorm was made for d=7"):
+        fuse_norms(LayerNorm(D))(torch.zeros(2, 5))

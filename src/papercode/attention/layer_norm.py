@@ -40,7 +40,36 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Normalises each vector of x by itself."""
-        if x.shape[-1] != len(self.gain):
-            raise ValueError(f"x is {x.shape[-1]} wide, this LayerNorm was made for d={len(self.gain)}")
+        self._check(x)
         variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
         return self.gain * (x - mean) * (variance + self.eps).rsqrt() + self.bias
+
+    def _check(self, x: Tensor) -> None:
+        if x.shape[-1] != len(self.gain):
+            raise ValueError(f"x is {x.shape[-1]} wide, this LayerNorm was made for d={len(self.gain)}")
+
+
+class FusedLayerNorm(LayerNorm):
+    """The same map in one pass over memory, by PyTorch's kernel; the plain one makes a tensor for each operation."""
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Normalises each vector of x by itself."""
+        self._check(x)
+        return nn.functional.layer_norm(x, self.gain.shape, self.gain, self.bias, self.eps)
+
+
+def fuse_norms(model: nn.Module) -> nn.Module:
+    """Puts a FusedLayerNorm with the same parameters in place of each LayerNorm of a model, and returns the model."""
+    fused = {module: _fused(module) for module in model.modules() if type(module) is LayerNorm}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in fused and name:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, fused[module])
+    return fused.get(model, model)
+
+
+def _fused(norm: LayerNorm) -> FusedLayerNorm:
+    with torch.device("meta"):
+        fused = FusedLayerNorm(len(norm.gain), norm.eps)
+    fused.gain, fused.bias = norm.gain, norm.bias
+    return fused.train(norm.training)

@@ -46,8 +46,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         pickles = [file.name for pattern in _PICKLES for file in folder.glob(pattern)]
         if pickles:
             raise ValueError(
-                f"{folder} holds pickles only ({', '.join(sorted(pickles))}). To read a pickle can run any code, so none "
-                "is read here: save the model as safetensors"
+                f"{folder} holds pickles only ({', '.join(sorted(pickles))}). To read a pickle can run any code, so "
+                "none is read here: save the model as safetensors"
             )
         raise FileNotFoundError(f"{folder} holds neither {_ONE} nor {_INDEX}")
     places = json.loads((folder / _INDEX).read_text("utf-8"))["weight_map"]
