@@ -116,7 +116,7 @@ class Layout:
             kind = config.values.get("model_type")
             raise ValueError(f"{config.source} has model_type={kind!r}; {cls.__name__} reads {self.model_type!r}")
         arguments = self.arguments(config)
-        build, root = self.architectures[cls].build, self.architectures[cls].root
+        build, root = self._architecture(cls).build, self._architecture(cls).root
         with torch.device("meta"):
             model = cls(**arguments) if build is None else build(config, arguments)
         config.finish()
@@ -133,7 +133,7 @@ class Layout:
         Raises:
             ValueError: If the model has parameters that no rule names (adapters, replaced layers).
         """
-        architecture, root = self.architectures[type(model)].name, self.architectures[type(model)].root
+        architecture, root = self._architecture(type(model)).name, self._architecture(type(model)).root
         state = {root + name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         theirs = {}
         for general in self.rules:
@@ -155,6 +155,7 @@ class Layout:
         """
         found: dict[str, Tensor] = {}
         wanted, unexpected = set(wanted), []
+        used = [r for r in self.rules if any(_numbers(p, name) is not None for p in r.parts for name in wanted)]
         named = {self._full(name): tensor for name, tensor in theirs.items()}
         for (name, tensor), stored in zip(named.items(), theirs, strict=True):
             if any(re.fullmatch(pattern, name) for pattern in self.ignored):
@@ -164,25 +165,33 @@ class Layout:
                 if original is not None and not torch.equal(original, tensor):
                     raise ValueError(f"{source} has a {name} that differs from {self.tied[name]}; here they are one")
                 continue
-            rule = self._rule(name)
-            if rule is None:
-                unexpected.append(stored)
-            elif wanted & set(rule.parts):
+            rule, general = self._rule(name)
+            if rule is not None and wanted & set(rule.parts):
                 found.update(zip(rule.parts, rule.split(tensor), strict=True))
+            elif general is None or general in used:  # of a part that the model has: one layer too many, for instance
+                unexpected.append(stored)
         if unexpected:
             raise ValueError(f"{source} does not fit, nothing was loaded. unexpected: {', '.join(sorted(unexpected))}")
         return found
 
+    def _architecture(self, cls: type) -> Architecture:
+        if cls not in self.architectures:
+            known = ", ".join(known.__name__ for known in self.architectures)
+            raise ValueError(f"{cls.__name__} has no entry among the architectures of {self.model_type!r}: {known}")
+        return self.architectures[cls]
+
     def _full(self, name: str) -> str:
         for old, new in self.aliases.items():
             name = re.sub(old, new, name)
-        return name if self._rule(name) or name in self.tied else self.prefix + name
+        whole = name.startswith(self.prefix) or name in self.tied or self._rule(name)[0] is not None
+        return name if whole else self.prefix + name
 
-    def _rule(self, name: str) -> Rule | None:
+    def _rule(self, name: str) -> tuple[Rule, Rule] | tuple[None, None]:
+        """The rule for a tensor of theirs, with numbers and with stars."""
         for rule in self.rules:
             if (numbers := _numbers(rule.theirs, name)) is not None:
-                return rule.filled(numbers)
-        return None
+                return rule.filled(numbers), rule
+        return None, None
 
 
 def _numbers(pattern: str, name: str) -> tuple[str, ...] | None:

@@ -2,13 +2,16 @@
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from papercode.checkpoints.layout import Layout
+
+
+P = TypeVar("P", bound="Pretrained")
 
 
 class Pretrained(nn.Module):
@@ -25,7 +28,7 @@ class Pretrained(nn.Module):
             cls._layout = layout
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype | None = None) -> Self:
+    def from_pretrained(cls: type[P], folder: str | Path, dtype: torch.dtype | None = None) -> P:
         """The model with released weights, in evaluation mode; see [`Layout`][papercode.checkpoints.layout.Layout].
 
         Args:
