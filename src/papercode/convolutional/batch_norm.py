@@ -59,8 +59,8 @@ class BatchNorm1d(nn.Module):
     def forward(self, x: Float[Tensor, "b d *positions"]) -> Float[Tensor, "b d *positions"]:
         """Normalises each feature; while training, over the mini-batch and all positions."""
         if x.ndim not in self.ndims or x.shape[1] != len(self.gain):
-            axes = " or ".join(map(str, self.ndims))
-            raise ValueError(f"x has shape {tuple(x.shape)}, need {axes} axes, the second d={len(self.gain)} long")
+            ndims = " or ".join(map(str, self.ndims))
+            raise ValueError(f"x has shape {tuple(x.shape)}, need {ndims} axes, the second d={len(self.gain)} long")
         column = (-1, *[1] * (x.ndim - 2))
         if not self.training:
             scale, shift = self.affine()

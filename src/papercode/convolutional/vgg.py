@@ -13,7 +13,8 @@ Differences from the paper:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -89,23 +90,22 @@ class VGG(nn.Module):
         if side < 1:
             raise ValueError(f"size={size} must be at least 2^{len(stages)}, for {len(stages)} poolings halve it")
         self.channels, self.size = channels, size
-        layers: list[nn.Module] = []
-        for stage in stages:
-            for convolution in stage:
-                kernel = convolution.kernel
-                layers += [nn.Conv2d(channels, convolution.channels, kernel, padding=kernel // 2), nn.ReLU()]
-                if convolution.normalise:
-                    layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))  # torch divides alpha by 5
-                channels = convolution.channels
-            layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
+        self.features = nn.Sequential()
+        for i, stage in enumerate(stages, 1):
+            for j, (out, kernel, normalise) in enumerate(map(astuple, stage), 1):
+                self.features.add_module(f"conv{i}_{j}", nn.Conv2d(channels, out, kernel, padding=kernel // 2))
+                self.features.add_module(f"relu{i}_{j}", nn.ReLU())
+                if normalise:  # torch divides alpha by the 5 channels that are summed
+                    self.features.add_module(f"norm{i}_{j}", nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+                channels = out
+            self.features.add_module(f"pool{i}", nn.MaxPool2d(2))
         self.classifier = nn.ModuleList(
             nn.Linear(*widths) for widths in ((channels * side**2, width), (width, width), (width, n_classes))
         )
         self.side, self.dropout = side, nn.Dropout(dropout)
         for layer in self.layers():
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def layers(self) -> list[nn.Conv2d | nn.Linear]:
         """All that has weights, from the image to the logits; their number is the depth that Table 1 counts."""
@@ -126,11 +126,10 @@ class VGG(nn.Module):
 
         The first becomes a convolution of side × side (7 × 7 for images of 224), the others of 1 × 1.
         """
-        x = self.features(x)
-        for layer, side in zip(self.classifier, (self.side, 1, 1)):
-            if layer is not self.classifier[0]:
-                x = self.dropout(x.relu())
-            x = F.conv2d(x, layer.weight.unflatten(1, (-1, side, side)), layer.bias)
+        first, *others = self.layers()[-3:]
+        x = F.conv2d(self.features(x), first.weight.unflatten(1, (-1, self.side, self.side)), first.bias)
+        for layer in others:
+            x = F.conv2d(self.dropout(x.relu()), layer.weight[:, :, None, None], layer.bias)
         return x
 
     def posteriors(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n_classes"]:
@@ -144,22 +143,26 @@ def gaussian_start(model: VGG, variance: float = 1e-2) -> None:
     """Draws all weights from a normal distribution and sets the biases to 0: how A starts (section 3.1)."""
     for layer in model.layers():
         layer.weight.normal_(std=variance**0.5)
-        layer.bias.zero_()
+        layer.get_parameter("bias").zero_()
 
 
 @torch.no_grad()
 def start_from(model: VGG, shallow: VGG) -> None:
     """Copies the first four convolutions and the fully connected layers of a trained A (section 3.1).
 
+    The four are A's conv1_1, conv2_1, conv3_1 and conv3_2, and go to the layers of the same stage and place.
+
     Raises:
-        ValueError: If one of these layers has another shape in `model`.
+        ValueError: If model has no such layer, or one of another shape.
     """
-    pairs = [*zip(model.layers()[:4], shallow.layers()[:4]), *zip(model.classifier, shallow.classifier)]
-    for new, old in pairs:
-        if new.weight.shape != old.weight.shape:
-            raise ValueError(f"shallow has weights {tuple(old.weight.shape)}, model {tuple(new.weight.shape)}")
-    for new, old in pairs:
-        new.load_state_dict(old.state_dict())
+    convolutions = [name for name, layer in shallow.features.named_children() if isinstance(layer, nn.Conv2d)]
+    names = [f"features.{name}" for name in convolutions[:4]] + [f"classifier.{i}" for i in range(3)]
+    new, old = model.state_dict(), shallow.state_dict()
+    for name in [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]:
+        if name not in new or new[name].shape != old[name].shape:
+            shape = tuple(new[name].shape) if name in new else "no such layer"
+            raise ValueError(f"{name} is {tuple(old[name].shape)} in shallow, {shape} in model")
+        new[name].copy_(old[name])
 
 
 def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
@@ -184,7 +187,7 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
     return counter.get_total_flops() // 2  # a multiply-add is two operations
 
 
-def receptive_field(layers: Iterable[nn.Module]) -> int:
+def receptive_field(layers: Iterable[Any]) -> int:
     r"""Side of the square of the input that one output pixel sees: $r \leftarrow r + (k - 1)\,j$, $j \leftarrow js$.
 
     k is a layer's kernel, s its stride, and j the product of the strides so far. With no padding in the way, the input
@@ -196,7 +199,7 @@ def receptive_field(layers: Iterable[nn.Module]) -> int:
     side, jump = 1, 1
     for layer in layers:
         if hasattr(layer, "kernel_size"):
-            sizes = layer.kernel_size, layer.stride, layer.dilation
+            sizes = layer.kernel_size, layer.stride, getattr(layer, "dilation", 1)
             kernel, stride, dilation = (size if isinstance(size, int) else max(size) for size in sizes)
             side += (kernel - 1) * dilation * jump
             jump *= stride
