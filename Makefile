@@ -7,7 +7,7 @@ PINS := pyproject.toml constraints.txt
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve build test test-slow lint check format clean
+.PHONY: help serve build test test-slow parity lint check format clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +23,9 @@ test: $(VENV)/.test ## every test: unit, parity, snippets, site build, browser
 
 test-slow: $(VENV)/.test ## what takes minutes of compiling: FlexAttention, Inductor, all kernels for a GPU
 	$(BIN)/python -m pytest -m slow
+
+parity: $(VENV)/.test ## what each model was held against, written anew to tests/parity.csv
+	$(BIN)/python -m pytest -q tests --parity tests/parity.csv
 
 check: $(VENV)/.site ## lint the notes: headings, citations, formulas, snippets
 	$(BIN)/papercode check

@@ -158,7 +158,8 @@ def write_project(root: Path, katex: Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     real = (ROOT / "mkdocs.yml").read_text("utf-8")
-    for line in ("  - How to read: reading.md\n", "  - Benchmarks: benchmarks.md\n"):  # pages of docs/ that it lacks
+    for page in ("How to read: reading.md", "Parity: parity.md", "Benchmarks: benchmarks.md"):  # that it lacks
+        line = f"  - {page}\n"
         assert line in real
         real = real.replace(line, "")
     (root / "mkdocs.yml").write_text(real, "utf-8")
