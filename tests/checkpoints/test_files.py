@@ -17,6 +17,7 @@ TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfl
 def test_written_and_read_again(tmp_path):
     write_model(tmp_path / "new" / "folder", {"width": 3}, TENSORS)
     found = read_tensors(tmp_path / "new" / "folder")
+    assert read_safetensors(tmp_path / "new" / "folder" / "model.safetensors")[1] == {"format": "pt"}  # others ask for it
     assert found.keys() == TENSORS.keys()
     assert all(torch.equal(found[name], TENSORS[name]) and found[name].dtype == TENSORS[name].dtype for name in found)
     assert json.loads((tmp_path / "new" / "folder" / "config.json").read_text()) == {"width": 3}
@@ -86,7 +87,7 @@ def test_folders_and_names_on_the_hub(tmp_path, monkeypatch):
     assert resolve("openai/gpt2") == resolve("gpt2") == tmp_path
     assert [name for name, _ in asked] == ["openai/gpt2", "gpt2"]
     assert not any("bin" in pattern or pattern == "*" for pattern in asked[0][1])
-    for path in ("./gpt2", str(tmp_path / "gpt2"), "a/b/c", "../gpt2"):
+    for path in ("./gpt2", "/gpt2", str(tmp_path / "gpt2"), "a/b/c", "../gpt2"):
         with pytest.raises(FileNotFoundError, match=r"is no folder$"):
             resolve(path)
     (tmp_path / "file").touch()
