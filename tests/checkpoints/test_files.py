@@ -17,7 +17,7 @@ TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfl
 def test_written_and_read_again(tmp_path):
     write_model(tmp_path / "new" / "folder", {"width": 3}, TENSORS)
     found = read_tensors(tmp_path / "new" / "folder")
-    assert read_safetensors(tmp_path / "new" / "folder" / "model.safetensors")[1] == {"format": "pt"}  # others ask for it
+    assert read_safetensors(tmp_path / "new" / "folder" / "model.safetensors")[1] == {"format": "pt"}
     assert found.keys() == TENSORS.keys()
     assert all(torch.equal(found[name], TENSORS[name]) and found[name].dtype == TENSORS[name].dtype for name in found)
     assert json.loads((tmp_path / "new" / "folder" / "config.json").read_text()) == {"width": 3}
