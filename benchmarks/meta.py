@@ -4,7 +4,7 @@ python benchmarks/meta.py
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from harness import Case, run
@@ -15,13 +15,11 @@ from papercode.decoders.gpt3 import GPT3, SIZES
 from papercode.encoders.bert import BERT
 
 
-def count(model: nn.Module) -> torch.Tensor:
-    return torch.tensor(float(sum(p.numel() for p in model.parameters())), dtype=torch.float64)
-
-
-def on_meta(make, *arguments, **settings) -> torch.Tensor:
+def on_meta(make: Callable[..., nn.Module], *arguments, **settings) -> torch.Tensor:
+    """Builds a model, and counts its parameters."""
     with torch.device("meta"):
-        return count(make(*arguments, **settings))
+        model = make(*arguments, **settings)
+    return torch.tensor(float(sum(p.numel() for p in model.parameters())), dtype=torch.float64)
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[Case]:
