@@ -5,6 +5,8 @@ from typing import Any
 from papercode.checkpoints.config import Config
 from papercode.checkpoints.layout import Architecture, Layout, Rule
 from papercode.encoders.bert import BERT
+from papercode.encoders.bert_pretraining import BERTForMaskedLM, BERTForNextSentence, BERTForPreTraining
+from papercode.encoders.bert_tasks import BERTForMultipleChoice, BERTForSentences, BERTForSpans, BERTForTokens
 
 _E, _L, _OURS = "bert.embeddings.", "bert.encoder.layer.*.", "encoder.layers.*."
 _MAPS = {
@@ -27,6 +29,13 @@ RULES = (
     *(Rule(f"{_L}{theirs}.weight", f"{_OURS}{ours}.gain") for theirs, ours in _NORMS.items()),
     *(Rule(f"{_L}{theirs}.bias", f"{_OURS}{ours}.bias") for theirs, ours in _NORMS.items()),
     *(Rule(f"bert.pooler.dense.{kind}", f"encoder.pooler.{kind}") for kind in ("weight", "bias")),
+    *(Rule(f"cls.predictions.transform.dense.{kind}", f"mlm.transform.{kind}") for kind in ("weight", "bias")),
+    Rule("cls.predictions.transform.LayerNorm.weight", "mlm.norm.gain"),
+    Rule("cls.predictions.transform.LayerNorm.bias", "mlm.norm.bias"),
+    Rule("cls.predictions.bias", "mlm.bias"),
+    *(Rule(f"cls.seq_relationship.{kind}", f"nsp.{kind}") for kind in ("weight", "bias")),
+    *(Rule(f"classifier.{kind}", f"classifier.{kind}") for kind in ("weight", "bias")),
+    *(Rule(f"qa_outputs.{kind}", f"span.{kind}") for kind in ("weight", "bias")),
 )  # fmt: skip
 
 
@@ -34,7 +43,8 @@ def arguments(config: Config) -> dict[str, Any]:
     """What BERT is made with."""
     dropout = config.take("hidden_dropout_prob", 0.1)
     config.expect(hidden_act="gelu", attention_probs_dropout_prob=dropout, position_embedding_type="absolute")
-    config.ignore("classifier_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads")
+    config.ignore("classifier_dropout", "num_labels")  # for those who have no classifier
+    config.ignore("directionality", "pooler_fc_size", "pooler_num_attention_heads")
     config.ignore("pooler_num_fc_layers", "pooler_size_per_head", "pooler_type")
     return {
         "n_tokens": config.take("vocab_size"),
@@ -49,22 +59,49 @@ def arguments(config: Config) -> dict[str, Any]:
     }
 
 
-def configuration(model: BERT) -> dict[str, Any]:
-    """The inverse."""
-    layer: Any = model.layers[0]
-    return {
-        "vocab_size": model.words.num_embeddings,
-        "type_vocab_size": model.segments.num_embeddings,
-        "max_position_embeddings": model.positions.num_embeddings,
-        "hidden_size": model.words.embedding_dim,
+def configuration(model: Any) -> dict[str, Any]:
+    """The inverse, for the encoder or what has one."""
+    encoder: BERT = getattr(model, "encoder", model)
+    layer: Any = encoder.layers[0]
+    values = {
+        "vocab_size": encoder.words.num_embeddings,
+        "type_vocab_size": encoder.segments.num_embeddings,
+        "max_position_embeddings": encoder.positions.num_embeddings,
+        "hidden_size": encoder.words.embedding_dim,
         "num_attention_heads": layer.attention.q.out_features // layer.attention.d_k,
         "intermediate_size": layer.feed_forward.expand.out_features,
-        "num_hidden_layers": len(model.layers),
-        "hidden_dropout_prob": model.dropout.p,
+        "num_hidden_layers": len(encoder.layers),
+        "hidden_dropout_prob": encoder.dropout.p,
         "attention_probs_dropout_prob": layer.attention.dropout,
-        "layer_norm_eps": model.norm.eps,
+        "layer_norm_eps": encoder.norm.eps,
         "hidden_act": "gelu",
     }
+    if hasattr(model, "dropout") and model is not encoder:
+        values["classifier_dropout"] = model.dropout.p
+    if isinstance(model, BERTForSentences | BERTForTokens):
+        names = [f"LABEL_{number}" for number in range(model.classifier.out_features)]
+        values["id2label"] = {str(number): name for number, name in enumerate(names)}
+        values["label2id"] = {name: number for number, name in enumerate(names)}
+    return values
+
+
+def _n_classes(config: Config) -> int:
+    """id2label names them; without it there are num_labels, or 2, as in transformers."""
+    names = config.take("id2label", None)
+    return config.take("num_labels", 2) if names is None else len(names)
+
+
+def _sentences(config: Config, arguments: dict[str, Any]) -> BERTForSentences:
+    return BERTForSentences(BERT(**arguments), _n_classes(config), config.take("classifier_dropout", None))
+
+
+def _tokens(config: Config, arguments: dict[str, Any]) -> BERTForTokens:
+    encoder = BERT(**arguments, pooler=False)
+    return BERTForTokens(encoder, _n_classes(config), config.take("classifier_dropout", None))
+
+
+def _choice(config: Config, arguments: dict[str, Any]) -> BERTForMultipleChoice:
+    return BERTForMultipleChoice(BERT(**arguments), config.take("classifier_dropout", None))
 
 
 LAYOUT = Layout(
@@ -72,8 +109,23 @@ LAYOUT = Layout(
     RULES,
     arguments,
     configuration,
-    architectures={BERT: Architecture("BertModel", "encoder.")},
+    architectures={
+        BERT: Architecture("BertModel", "encoder."),
+        BERTForPreTraining: Architecture("BertForPreTraining", "", lambda _, a: BERTForPreTraining(BERT(**a))),
+        BERTForMaskedLM: Architecture("BertForMaskedLM", "", lambda _, a: BERTForMaskedLM(BERT(**a, pooler=False))),
+        BERTForNextSentence: Architecture(
+            "BertForNextSentencePrediction", "", lambda _, a: BERTForNextSentence(BERT(**a))
+        ),
+        BERTForSentences: Architecture("BertForSequenceClassification", "", _sentences),
+        BERTForTokens: Architecture("BertForTokenClassification", "", _tokens),
+        BERTForMultipleChoice: Architecture("BertForMultipleChoice", "", _choice),
+        BERTForSpans: Architecture("BertForQuestionAnswering", "", lambda _, a: BERTForSpans(BERT(**a, pooler=False))),
+    },
     prefix="bert.",
     aliases={r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"},
     ignored=(r"bert\.embeddings\.position_ids",),
+    tied={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
 )

@@ -7,6 +7,7 @@ Symbols: b batch, n positions, d width. The paper's L = n_layers, H = d_model, A
 Differences from the paper:
     * Initial weights, dropout on the sum of embeddings, the norm behind it and its eps = 1e-12 are not in the paper;
       they are in the authors' code.
+    * The pooler, a layer with tanh on the state of [CLS], is not in the paper either, but in every released model.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from papercode.checkpoints.pretrained import Pretrained
 class BERT(Pretrained, layout="bert"):
     """The encoder with its pooler; the defaults are the base model (section 3).
 
+    Released models that only read tokens have no pooler in their files, and `from_pretrained` then names what is
+    missing: `BERTForMaskedLM.from_pretrained(folder).encoder` is such an encoder, without a pooler.
+
     Args:
         n_tokens: Size of the vocabulary.
         n_segments: Kinds of sentences, A and B.
@@ -33,6 +37,7 @@ class BERT(Pretrained, layout="bert"):
         n_layers: L.
         dropout: On embeddings, attention weights and sublayer outputs (appendix A.2).
         eps: Of the norms.
+        pooler: Whether there is one.
         attend: Given to every attention.
     """
 
@@ -48,6 +53,7 @@ class BERT(Pretrained, layout="bert"):
         n_layers: int = 12,
         dropout: float = 0.1,
         eps: float = 1e-12,
+        pooler: bool = True,
         attend: Callable[..., Tensor] = attention,
     ):
         super().__init__()
@@ -63,7 +69,7 @@ class BERT(Pretrained, layout="bert"):
             )
             for _ in range(n_layers)
         )
-        self.pooler = nn.Linear(d_model, d_model)
+        self.pooler = nn.Linear(d_model, d_model) if pooler else None
         self.apply(initialise)
 
     def embed(self, tokens: Int[Tensor, "b n"], segments: Int[Tensor, "b n"] | None = None) -> Float[Tensor, "b n d"]:
@@ -84,7 +90,13 @@ class BERT(Pretrained, layout="bert"):
         segments: Int[Tensor, "b n"] | None = None,
         keep: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """One vector a token, each aware of all others; segments are 0 unless given, keep is False at padding."""
+        """One vector a token, each aware of all others.
+
+        Args:
+            tokens: The texts.
+            segments: Which sentence a token is in; all in the first, 0, unless given.
+            keep: False at padding, which no token then looks at; what stands there in the result means nothing.
+        """
         mask = None if keep is None else keep[:, None, None, :]
         x = self.embed(tokens, segments)
         for layer in self.layers:
@@ -92,7 +104,13 @@ class BERT(Pretrained, layout="bert"):
         return x
 
     def pool(self, states: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
-        """One vector a text: the first token's state ([CLS]) through a layer with tanh."""
+        """One vector a text: the first token's state ([CLS]) through a layer with tanh.
+
+        Raises:
+            ValueError: If the encoder has no pooler.
+        """
+        if self.pooler is None:
+            raise ValueError("this BERT was made with pooler=False: there is nothing to pool with")
         return self.pooler(states[:, 0]).tanh()
 
 
