@@ -10,6 +10,7 @@ would hide.)
 """
 
 import argparse
+import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from harness import Case, run
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from papercode.tokens.byte_bpe import ByteLevelBPE
 from papercode.tokens.wordpiece import SPECIAL, WordPiece
 
 SIZE = 8000  # of the vocabularies
@@ -55,6 +57,8 @@ def the_same(what: str, *works: Callable[[], list[list[int]]]) -> None:
 
 def cases(arguments: argparse.Namespace) -> Iterator[Case]:
     yield from wordpiece()
+    yield from byte_level_bpe()
+    yield from bpe_training()
 
 
 def wordpiece() -> Iterator[Case]:
@@ -73,6 +77,55 @@ def wordpiece() -> Iterator[Case]:
         }
         the_same(f"WordPiece, {name}", *works.values())
         yield Case(f"WordPiece encode, {name}", size(documents), works, dtype="text", tolerance=None)
+
+
+def byte_level_bpe() -> Iterator[Case]:
+    peer = byte_level_peer()
+    peer.train_from_iterator(natural(), byte_level_trainer(SIZE))
+    model = json.loads(peer.to_str())["model"]
+    merges = [(left, right) for left, right in model["merges"]]
+    warm = ByteLevelBPE(merges, model["vocab"])
+    for name, documents in texts().items():
+        works = {
+            "ByteLevelBPE, cold": lambda documents=documents: encode_all(ByteLevelBPE(merges), documents),
+            "ByteLevelBPE, warm": partial(encode_all, warm, documents),
+            "tokenizers encode": partial(peer_encode, peer, documents),
+            "tokenizers encode_batch_fast": partial(peer_encode_batch, peer, documents),
+        }
+        the_same(f"ByteLevelBPE, {name}", *works.values())
+        yield Case(f"byte-level BPE encode, {name}", size(documents), works, dtype="text", tolerance=None)
+
+
+def bpe_training() -> Iterator[Case]:
+    """The merges are the same, one by one."""
+    documents = natural()
+    for vocabulary in (SIZE // 4, SIZE):
+        works = {
+            "ByteLevelBPE.learn": lambda n=vocabulary: ByteLevelBPE.learn(documents, n - 256).merges,
+            "tokenizers BpeTrainer": partial(peer_train, vocabulary, documents),
+        }
+        expected, found = works["ByteLevelBPE.learn"](), works["tokenizers BpeTrainer"]()
+        if json.loads(found.to_str())["model"]["merges"] != [list(merge) for merge in expected]:
+            raise SystemExit("BPE training: the merges differ")
+        shape = f"{size(documents)}, {vocabulary // 1000}k"
+        yield Case("byte-level BPE training", shape, works, dtype="text", tolerance=None)
+
+
+def byte_level_peer() -> Tokenizer:
+    peer = Tokenizer(models.BPE())
+    peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return peer
+
+
+def byte_level_trainer(vocabulary: int) -> trainers.BpeTrainer:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    return trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False, initial_alphabet=alphabet)
+
+
+def peer_train(vocabulary: int, documents: list[str]) -> Tokenizer:
+    peer = byte_level_peer()
+    peer.train_from_iterator(documents, byte_level_trainer(vocabulary))
+    return peer
 
 
 def encode_all(tokenizer, documents: list[str]) -> list[list[int]]:
