@@ -19,7 +19,9 @@ Differences from the paper:
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from operator import index
 from pathlib import Path
+from typing import SupportsIndex
 
 from papercode.tokens.bert_text import BertText, joined
 from papercode.tokens.wordpiece_files import FRAMING, SPECIAL, read, write
@@ -107,7 +109,7 @@ class WordPiece:
         """The pieces of a text as strings."""
         return [self.vocabulary[number] for number in self.encode(text)]
 
-    def decode(self, ids: Iterable[int], *, join: Callable[[list[str]], str] = joined) -> str:
+    def decode(self, ids: Iterable[SupportsIndex], *, join: Callable[[list[str]], str] = joined) -> str:
         """A text of the same ids. Case, accents and spaces that encoding has lost do not come back.
 
         Args:
@@ -118,7 +120,7 @@ class WordPiece:
             ValueError: If an id is not in the vocabulary.
         """
         words: list[str] = []
-        for number in ids:
+        for number in map(index, ids):
             if not 0 <= number < len(self):
                 raise ValueError(f"ids holds {number}, but the vocabulary has the ids 0 to {len(self) - 1}")
             token = self.vocabulary[number]
