@@ -24,7 +24,7 @@ def words(*texts):
 
 
 def test_ngrams_of_words_and_of_characters():
-    assert list(ngrams("a b c".split(), 2)) == [("a", "b"), ("b", "c")]
+    assert list(ngrams(["a", "b", "c"], 2)) == [("a", "b"), ("b", "c")]
     assert list(ngrams("你好吗", 3)) == [("你", "好", "吗")]
     assert list(ngrams("你好", 3)) == []
     assert counted(["aa", "aab"], 2) == {("a", "a"): 2, ("a", "b"): 1}

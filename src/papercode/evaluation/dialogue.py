@@ -90,7 +90,7 @@ def nist(hypotheses: Sequence[Text], references: Sequence[Sequence[Text]], n: in
 
 
 def brevity(length: float, wanted: float) -> float:
-    """NIST's factor for a corpus of `length` words against references of `wanted`: 1 if long enough, 1/2 at 2/3 of it."""
+    """NIST's factor for a corpus of `length` words where `wanted` were: 1 if long enough, 1/2 at two thirds."""
     if length >= wanted:
         return 1.0
     return 0.5 ** ((math.log(length / wanted) / math.log(1.5)) ** 2) if length else 0.0
