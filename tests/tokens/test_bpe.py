@@ -199,5 +199,7 @@ def test_errors():
         OURS.decode([99999])
     with pytest.raises(ValueError, match="'<unk>' is not in the vocabulary"):
         BPE([], {"a": 0}, unknown="<unk>")
+    with pytest.raises(ValueError, match="end must not be empty"):
+        BPE([], end="")
     with pytest.raises(TypeError, match="texts must be several texts"):
         BPE.learn(TOY, 3)

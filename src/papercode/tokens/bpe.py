@@ -48,7 +48,8 @@ class BPE:
             wins.
 
     Raises:
-        ValueError: If merges and vocabulary do not fit together, or special or unknown are not in the vocabulary.
+        ValueError: If merges and vocabulary do not fit together, special or unknown are not in the vocabulary, or end
+            is empty.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class BPE:
     ):
         self.merges = [(left, right) for left, right in merges]
         reserved = [*special] if unknown is None else [*special, unknown]
+        if not end:
+            raise ValueError("end must not be empty: without a mark no text can be put together again")
         if vocabulary is None:
             vocabulary = _numbered(self.merges, (), reserved)
         self.vocabulary = checked_vocabulary(vocabulary, "vocabulary")

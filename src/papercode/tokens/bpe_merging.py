@@ -69,7 +69,7 @@ class Merges:
         while heap:
             best, i = heapq.heappop(heap)
             j = after[i]
-            if symbols[i] is None or rank((symbols[i], symbols[j]), NEVER) != best:  # type: ignore[arg-type]
+            if rank((symbols[i], symbols[j]), NEVER) != best:  # type: ignore[arg-type]
                 continue  # one of the two has been merged with another since
             symbols[i], symbols[j] = self.product[best], None
             after[i] = after[j]
