@@ -94,7 +94,9 @@ class GPT3(GPT2):
             )
         self.width = width
 
-    def encode(self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int = 0) -> Float[Tensor, "b n d"]:
+    def encode(
+        self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int | Int[Tensor, " b"] = 0
+    ) -> Float[Tensor, "b n d"]:
         """One vector a token. Dense layers are given the mask, banded ones the part of it inside their band."""
         x = self.embed(tokens, start)
         masks = mask, mask if self.width is None else banded(mask, self.width)
@@ -127,7 +129,7 @@ def banded(mask: Mask, width: int) -> Mask:
     return partial(_both, mask, Band(width - 1, 0))
 
 
-def _both(mask: Mask, band: Band, n: int, m: int, device: torch.device | None = None) -> Bool[Tensor, "..."]:
+def _both(mask: Mask, band: Band, n: int, m: int, device: torch.device) -> Bool[Tensor, "..."]:
     return (mask if isinstance(mask, Tensor) else mask(n, m, device)) & band(n, m, device)
 
 
