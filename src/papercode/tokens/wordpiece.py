@@ -145,8 +145,7 @@ class WordPiece:
             FileNotFoundError: If there is neither file.
             ValueError: If a file asks for what is not handled here, named in the message.
         """
-        settings = read(folder)
-        return cls(**(settings if split is None else settings | {"split": split}))
+        return cls(**read(folder, split))
 
     def save(self, folder: str | Path) -> None:
         """Writes vocab.txt, and tokenizer_config.json for the transformers library.

@@ -28,11 +28,12 @@ _NAMES = {
 _JSON, _TXT, _CONFIG = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 
 
-def read(folder: str | Path) -> dict[str, Any]:
+def read(folder: str | Path, split: Callable[[str], list[str]] | None = None) -> dict[str, Any]:
     """The arguments of a [`WordPiece`][papercode.tokens.wordpiece.WordPiece] that does what the files say.
 
     Args:
         folder: That has tokenizer.json or vocab.txt, or one of these files; or a name on the hub.
+        split: Instead of what the files say on it.
 
     Raises:
         FileNotFoundError: If there is neither file.
@@ -43,16 +44,18 @@ def read(folder: str | Path) -> dict[str, Any]:
         from papercode.checkpoints.files import resolve
 
         path = resolve(folder)
-    if path.is_file():
-        return _tokenizer_json(path) if path.suffix == ".json" else _vocab_txt(path, {})
     config = _object(path / _CONFIG) if (path / _CONFIG).is_file() else {}
-    if (path / _JSON).is_file():
+    if path.is_file():
+        found = _tokenizer_json(path) if path.suffix == ".json" else _vocab_txt(path, config)
+    elif (path / _JSON).is_file():
         found = _tokenizer_json(path / _JSON)
-        _agree(found["split"], config, path)
-        return found
-    if (path / _TXT).is_file():
-        return _vocab_txt(path / _TXT, config)
-    raise FileNotFoundError(f"{path} holds neither {_JSON} nor {_TXT}")
+        if split is None:
+            _agree(found["split"], config, path)
+    elif (path / _TXT).is_file():
+        found = _vocab_txt(path / _TXT, config)
+    else:
+        raise FileNotFoundError(f"{path} holds neither {_JSON} nor {_TXT}")
+    return found if split is None else found | {"split": split}
 
 
 def write(

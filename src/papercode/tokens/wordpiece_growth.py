@@ -20,7 +20,6 @@ class Pairs(NamedTuple):
         together: How often the two can be joined.
         left: How often the first of them comes at all.
         right: How often the second comes at all.
-        whole: How often the piece that they make comes already; it may have been made of others.
         alike: Whether they are the same piece.
         total: Pieces of the text.
     """
@@ -28,7 +27,6 @@ class Pairs(NamedTuple):
     together: NDArray[np.int64]
     left: NDArray[np.int64]
     right: NDArray[np.int64]
-    whole: NDArray[np.int64]
     alike: NDArray[np.bool_]
     total: int
 
@@ -86,8 +84,7 @@ class _Text:
 
     def pairs(self, rows: NDArray[np.int64]) -> Pairs:
         counts, left, right = self.counts.values, self.left.values[rows], self.right.values[rows]
-        together, whole = self.together.values[rows], counts[self.whole.values[rows]]
-        return Pairs(together, counts[left], counts[right], whole, left == right, int(counts.sum()))
+        return Pairs(self.together.values[rows], counts[left], counts[right], left == right, int(counts.sum()))
 
     def join(self, row: int) -> str:
         """Joins a pair wherever it stands, and names the piece."""

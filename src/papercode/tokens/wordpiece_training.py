@@ -40,8 +40,7 @@ def likelihood_gain(pairs: Pairs) -> NDArray[np.float64]:
     n = pairs.together
     left = _xlogx(pairs.left - np.where(pairs.alike, 2 * n, n)) - _xlogx(pairs.left)
     right = np.where(pairs.alike, 0, _xlogx(pairs.right - n) - _xlogx(pairs.right))
-    whole = _xlogx(pairs.whole + n) - _xlogx(pairs.whole)
-    return whole + left + right - _xlogx(pairs.total - n) + _xlogx(np.array(pairs.total))
+    return _xlogx(n) + left + right - _xlogx(pairs.total - n) + _xlogx(np.array(pairs.total))
 
 
 def association(pairs: Pairs) -> NDArray[np.float64]:
@@ -95,9 +94,8 @@ def train_wordpiece(
         for step in grow(words, score=score, prefix=prefix):
             if len(vocabulary) >= size or not step.score > threshold:
                 break
-            if step.piece not in vocabulary:  # it may have been made of other parts before
-                vocabulary[step.piece] = None
-                advance()
+            vocabulary[step.piece] = None
+            advance()
     return list(vocabulary)
 
 
