@@ -132,6 +132,11 @@ def test_other_examples_matter_in_training_and_not_in_evaluation():
     assert torch.equal(norm.eval()(x)[0], norm(changed)[0])
 
 
+def test_a_batch_of_two_keeps_no_more_than_the_order():
+    y = BatchNorm1d(7, eps=0.0).double()(x := double(2, 7))
+    assert_same(y, (x - x.flip(0)).sign())
+
+
 def test_evaluation_leaves_the_estimates_alone():
     norm = made(BatchNorm1d).eval()
     before = [b.clone() for b in norm.buffers()]
