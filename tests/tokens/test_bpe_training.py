@@ -129,6 +129,9 @@ def test_unless_a_symbol_is_spelled_like_it():
     words = {("ab", "c"): 5, ("a", "b", "c"): 3}
     assert learn_merges(words, 3) == [("ab", "c"), ("a", "b")]
     assert algorithm_1(words, 3) == [("ab", "c"), ("a", "b"), ("ab", "c")]
+    # and it is as frequent as what has come back, not as it was: c p is more frequent than what is left of ab c
+    words = {("ab", "c"): 5, ("a", "b", "c", "p"): 2, ("a", "b"): 2, ("c", "p"): 1}
+    assert learn_merges(words, 4) == algorithm_1(words, 4) == [("ab", "c"), ("a", "b"), ("c", "p"), ("ab", "cp")]
 
 
 def test_errors():

@@ -91,9 +91,8 @@ def learn_merges(words: Mapping[Any, int], n: int, *, alphabet: Iterable[str] = 
                 continue
             if -count < min_count:
                 break
-            if pair not in learned:  # one may come back, when another merge spells one of its parts anew
-                learned[pair] = None
-                bar.update()
+            learned[pair] = None  # a second time where a symbol is spelled like a product, and it has come back
+            bar.update()
             name = names[pair[0]] + names[pair[1]]
             product = number.setdefault(name, len(names))
             if product == len(names):
