@@ -10,6 +10,7 @@ Differences from the paper:
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -72,36 +73,50 @@ class GPT(Pretrained, layout="gpt"):
         )
         self.apply(initialise)
 
-    def embed(self, tokens: Int[Tensor, "b n"], start: int = 0) -> Float[Tensor, "b n d"]:
-        """Word and position, added, with dropout (Eq. 2); the first token stands at position `start`.
+    def embed(self, tokens: Int[Tensor, "b n"], start: int | Int[Tensor, " b"] = 0) -> Float[Tensor, "b n d"]:
+        """Word and position, added, with dropout (Eq. 2).
+
+        Args:
+            tokens: The text.
+            start: Position of the first token; one a row if rows differ, below 0 where a row begins with padding.
 
         Raises:
             ValueError: If the text is longer than n_positions.
         """
-        end = start + tokens.shape[1]
-        if end > len(self.positions.weight):
-            raise ValueError(f"tokens reach position {end}, but n_positions={len(self.positions.weight)}")
+        n_positions, n = self.positions.num_embeddings, tokens.shape[1]
+        end = n + int(start.max() if isinstance(start, Tensor) else start)
+        if end > n_positions:
+            raise ValueError(f"tokens reach position {end}, but n_positions={n_positions}")
+        if isinstance(start, Tensor):
+            numbers = start[:, None] + torch.arange(n, device=tokens.device)
+            return self.dropout(self.words(tokens) + self.positions(numbers.clamp(min=0)))
         return self.dropout(self.words(tokens) + self.positions.weight[start:end])
 
-    def encode(self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int = 0) -> Float[Tensor, "b n d"]:
+    def encode(
+        self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int | Int[Tensor, " b"] = 0
+    ) -> Float[Tensor, "b n d"]:
         """One vector a token, each aware of those before it."""
         x = self.embed(tokens, start)
         for layer in self.layers:
             x = layer(x, mask=mask)
         return x
 
+    def logits(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b n_tokens"]:
+        """Scores of the next token: the states times the table of words (Eq. 2)."""
+        return nn.functional.linear(states, self.words.weight)
+
     def forward(
-        self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int = 0
+        self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int | Int[Tensor, " b"] = 0
     ) -> Float[Tensor, "b n n_tokens"]:
-        """Logits of the token after each token: the states times the table of words (Eq. 2).
+        """Logits of the token after each token.
 
         Args:
             tokens: The text, or the part of it whose keys are not in a
                 [`KVCache`][papercode.attention.kv_cache.KVCache] yet.
             mask: Given to every attention; `Band(right=0, keep=...)` hides padding.
-            start: Position of the first token.
+            start: Position of the first token, or of each row's.
         """
-        return nn.functional.linear(self.encode(tokens, mask, start), self.words.weight)
+        return self.logits(self.encode(tokens, mask, start))
 
 
 def initialise(module: nn.Module) -> None:

@@ -85,6 +85,8 @@ class GPT2(GPT, layout="gpt2"):
                 if name.endswith(("attention.o.weight", "contract.weight")):
                     weight.mul_((2 * n_layers) ** -0.5)
 
-    def encode(self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int = 0) -> Float[Tensor, "b n d"]:
+    def encode(
+        self, tokens: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int | Int[Tensor, " b"] = 0
+    ) -> Float[Tensor, "b n d"]:
         """One vector a token, each aware of those before it, normalised once more (section 2.3)."""
         return self.norm(super().encode(tokens, mask, start))
