@@ -49,8 +49,9 @@ class MaskedLMHead(nn.Module):
     ) -> Float[Tensor, ""]:
         """Cross-entropy, the mean over the positions that are asked for (0 if none is); the others cost no logits."""
         asked = targets != IGNORED
-        total = cross_entropy(self(states[asked], words), targets[asked], reduction="sum")
-        return total / asked.sum().clamp(min=1)
+        if not asked.any():
+            return states.sum() * 0.0
+        return cross_entropy(self(states[asked], words), targets[asked])
 
 
 class BERTForMaskedLM(Pretrained, layout="bert"):

@@ -186,12 +186,15 @@ def all_states(
     return states
 
 
-def features(states: Sequence[Float[Tensor, "b n d"]], layers: int = 4) -> Float[Tensor, "b n layers*d"]:
+def features(states: Sequence[Float[Tensor, "b n d"]], layers: int = 4) -> Float[Tensor, "b n k"]:
     """BERT without fine-tuning (section 5.3): the last layers' states side by side, for a model of one's own to read.
 
     Args:
         states: All of them.
         layers: How many to take; 4 is the paper's best.
+
+    Returns:
+        Vectors of width k = layers · d.
 
     Raises:
         ValueError: If there are not so many.
