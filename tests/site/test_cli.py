@@ -48,6 +48,16 @@ def test_without_a_project(papercode, tmp_path_factory):
     assert lines == [f"Error: no papercode project (references.bib and papers/) in {outside} or above it"]
 
 
+def test_tools_need_no_project_and_are_imported_when_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('["我在家", "我很好"]')
+    done = CliRunner().invoke(main, ["clean-dialogues", "in.jsonl", "out.jsonl"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out.jsonl").read_text("utf-8") == '["我在家", "我很好"]\n'
+    assert CliRunner().invoke(main, ["check"]).exit_code == 1  # the others do need one
+    assert "No such command 'clean'" in CliRunner().invoke(main, ["clean"]).stderr
+
+
 def test_is_found_from_below(papercode, root):
     assert papercode("run", root / "docs/index.md", project=root / "src")[0] == 0
 

@@ -20,7 +20,6 @@ except ModuleNotFoundError:  # installed without what the site needs
 
 from papercode.decoders.lccc_corpus import Statistics
 from papercode.decoders.lccc_files import BadInputError, Writer, read_dialogues
-from papercode.decoders.lccc_noise import NoiseClassifier, accuracy
 from papercode.decoders.lccc_pipeline import REPLY_RULES, Cleaner
 from papercode.decoders.lccc_rules import EDITS, RULES, Blacklist, too_long, too_short
 
@@ -160,6 +159,8 @@ def _noise(
             raise ValueError(f"--scorer {scorer} must be MODULE:NAME of a function ({error})") from error
     if examples is None:
         return None, {}
+    from papercode.decoders.lccc_noise import NoiseClassifier, accuracy  # needs numpy, which the rules do not
+
     dialogues, answers = [], []
     for number, turns, record in read_dialogues(examples):
         if not isinstance(record.get("noise"), bool):

@@ -1,6 +1,6 @@
 """Rules of LCCC [@wang2020large, section 3] that need the whole corpus: what is said too often says nothing.
 
-Imports: `bare` (same paper). The rule of the frequent trigrams is DialoGPT's as well [@zhang2020dialogpt, section 2.1].
+Imports: `bare` (same paper). The rule of the frequent trigrams is DialoGPT's as well [@zhang2020dialogpt, section 2].
 """
 
 from collections import Counter

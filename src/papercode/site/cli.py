@@ -1,5 +1,6 @@
 """The `papercode` command: start a note, run its snippets, check everything."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -25,14 +26,35 @@ Start a note:   papercode new adaptation/lora --key hu2022lora
 Run it:         papercode run papers/adaptation/lora.md
 Check it:       papercode check papers/adaptation/lora.md
 Read it:        mkdocs serve
+Clean dialogues as LCCC was cleaned: papercode clean-dialogues --help
 """
 
 
-@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+# commands that need no project, by the module that has them as `main`; imported when they are called
+TOOLS = {"clean-dialogues": "papercode.decoders.lccc_cleaning"}
+
+
+class Commands(click.Group):
+    """The commands of this file, and the tools that notes bring along."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Their names, in order."""
+        return sorted([*super().list_commands(context), *TOOLS])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """One of them."""
+        if name in TOOLS:
+            return importlib.import_module(TOOLS[name]).main
+        return super().get_command(context, name)
+
+
+@click.group(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--project", "root", type=PROJECT, default=".", help="A folder of the project. [default: this one]")
 @click.pass_context
 def main(context: click.Context, root: Path) -> None:
-    """Finds the project that every command works on."""
+    """Finds the project that every command works on, tools aside."""
+    if context.invoked_subcommand in TOOLS:
+        return
     try:
         context.obj = Project.find(root)
     except FileNotFoundError as error:
