@@ -84,6 +84,12 @@ def test_special_tokens_are_never_split(text):
     assert ids.count(OURS.vocabulary[END]) == text.count(END)
 
 
+def test_special_tokens_are_not_learned_from():
+    learned = ByteLevelBPE.learn([f"ab{END}" * 9], 5, special=[END])
+    assert learned.merges == [("a", "b")]
+    assert learned.tokenize(f"ab{END}|>") == ["ab", END, "|", ">"]
+
+
 def test_by_hand():
     # aa is the first pair, then aa·b; the ids 0 to 255 are the bytes in the order of their printable characters
     ours = ByteLevelBPE.learn(["aab aab"], 2, words=str.split)

@@ -119,6 +119,19 @@ def test_what_is_not_implemented_is_refused_by_name(changed, name, value, messag
     assert message in str(error.value)
 
 
+def test_the_layout_of_older_files(reference, tmp_path):
+    """As the file of the released GPT-2: merges as strings, fields that came later missing."""
+    content = json.loads(reference.to_str())
+    content["model"]["merges"] = ["a b"]
+    for name in ("type", "byte_fallback", "ignore_merges"):
+        del content["model"][name]
+    for part in ("pre_tokenizer", "post_processor", "decoder"):
+        content[part] = {"type": "ByteLevel", "add_prefix_space": part != "pre_tokenizer", "trim_offsets": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    ours = ByteLevelBPE.from_pretrained(tmp_path)
+    assert ours.encode(" ab<s>") == Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(" ab<s>").ids
+
+
 def test_a_missing_part_is_said(changed):
     with pytest.raises(ValueError, match="pre_tokenizer=null is not implemented"):
         read_tokenizer(changed("pre_tokenizer", None, delete=True))

@@ -70,7 +70,7 @@ def read_tokenizer(path: Path) -> tuple[dict[str, int], list[Merge], list[str]]:
     for field, kind in (("vocab", dict), ("merges", list)):
         if not isinstance(model, dict) or not isinstance(model.get(field), kind):
             raise ValueError(f"{path}: model.{field} is missing")
-    _check(model, MODEL, f"{path}: model")
+    _check({"type": "BPE", **model}, MODEL, f"{path}: model")  # older files do not name it
     vocabulary = dict(model["vocab"])
     special = []
     for i, token in enumerate(content.get("added_tokens") or []):
