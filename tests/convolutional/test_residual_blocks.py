@@ -122,6 +122,14 @@ def test_initial_weights_keep_the_size_of_what_relu_leaves():
     assert abs(conv.weight.var().item() / (2 / (64 * 9)) - 1) < 0.05
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_shortcut_is_the_given_one(name):
+    for shortcut in (option_a, option_b, option_c, no_shortcut):
+        for sizes in ((8, 8, 1), (8, 12, 2)):
+            assert type(BLOCKS[name](*sizes, shortcut=shortcut).shortcut) is type(shortcut(*sizes))
+    assert type(BLOCKS[name](8, 12).shortcut) is type(option_b(8, 12))
+
+
 def test_quarters():
     with pytest.raises(ValueError, match="c_out=6 is no multiple of 4"):
         BottleneckBlock(8, 6)
