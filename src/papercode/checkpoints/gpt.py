@@ -29,9 +29,19 @@ def rules(words: str, positions: str) -> tuple[Rule, ...]:
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """What a GPT is made with."""
-    dropout = config.take("resid_pdrop", 0.1)
-    config.expect(embd_pdrop=dropout, attn_pdrop=dropout, afn="gelu", predict_special_tokens={True, False})
+    """What a GPT is made with.
+
+    Raises:
+        ValueError: If the configuration has different rates of dropout, or an attribute is missing or not supported.
+    """
+    rates = {name: config.take(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    if len(set(rates.values())) > 1:
+        told = ", ".join(f"{name}={rate}" for name, rate in rates.items())
+        raise ValueError(
+            f"{config.source} has {told}; GPT has one rate of dropout. It matters in training only: make them equal"
+        )
+    dropout = rates["resid_pdrop"]
+    config.expect(afn="gelu", predict_special_tokens={True, False})
     config.ignore("n_ctx", "n_special", "summary_activation", "summary_first_dropout", "summary_proj_to_labels")
     config.ignore("summary_type", "summary_use_proj")
     return {
@@ -47,11 +57,7 @@ def arguments(config: Config) -> dict[str, Any]:
 
 
 def configuration(model: GPT) -> dict[str, Any]:
-    """The inverse, as far as GPT and GPT-2 agree.
-
-    Raises:
-        ValueError: If d_ff is not 4 d_model, for which the layout has no name.
-    """
+    """The inverse, as far as GPT and GPT-2 agree."""
     layer: Any = model.layers[0]
     return {
         "vocab_size": model.words.num_embeddings,
