@@ -60,7 +60,8 @@ class FusedLayerNorm(LayerNorm):
 
 def fuse_norms(model: nn.Module) -> nn.Module:
     """Puts a FusedLayerNorm with the same parameters in place of each LayerNorm of a model, and returns the model."""
-    fused: dict[nn.Module, nn.Module] = {module: _fused(module) for module in model.modules() if type(module) is LayerNorm}
+    plain = [module for module in model.modules() if type(module) is LayerNorm]
+    fused: dict[nn.Module, nn.Module] = {norm: _fused(norm) for norm in plain}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in fused and name:
             parent, _, child = name.rpartition(".")
