@@ -5,10 +5,11 @@ Imports: the standard library.
 Symbols: a piece is a string of characters, `</w>` marks the end of a word; a merge is a pair of pieces.
 
 Differences from the paper:
-- Among equally frequent pairs the one whose pieces are older is merged first; the paper leaves it open
-  ([`algorithm_1`][papercode.tokens.bpe_training.algorithm_1] does as its listing).
-- A character that was not in the training text becomes the unknown piece, if one is given, and is an error otherwise.
-- Special tokens, which no merge touches, and a memory for words are not in the paper.
+    * Among equally frequent pairs the one whose pieces are older is merged first; the paper leaves it open
+      ([`algorithm_1`][papercode.tokens.bpe_training.algorithm_1] does as its listing).
+    * A character that was not in the training text becomes the unknown piece, if one is given, and is an error
+      otherwise.
+    * Special tokens, which no merge touches, and a memory for words are not in the paper.
 """
 
 from collections import Counter

@@ -9,10 +9,10 @@ the recovery of text from bytes that are none ([`utf8_recover`][papercode.tokens
 Symbols: a piece is a string of bytes, each written as the printable character that stands for it.
 
 Differences from the paper:
-- Words are cut by GPT-2's pattern; give another function as `words=`.
-- All 256 bytes have ids, so that bytes that are not text can be encoded too.
-- `decode` puts U+FFFD where bytes are no text, as the reference does; the paper leaves them out.
-- The convolution or recurrence that the paper puts on the embeddings belongs to a model, not to a tokenizer.
+    * Words are cut by GPT-2's pattern; give another function as `words=`.
+    * All 256 bytes have ids, so that bytes that are not text can be encoded too.
+    * `decode` puts U+FFFD where bytes are no text, as the reference does; the paper leaves them out.
+    * The convolution or recurrence that the paper puts on the embeddings belongs to a model, not to a tokenizer.
 """
 
 from collections import Counter
