@@ -100,7 +100,7 @@ class BottleneckBlock(ResidualBlock):
         c_in: Channels that come in.
         c_out: Channels that leave, a multiple of 4.
         stride: Of the first convolution and of the shortcut.
-        shortcut: As in [`BasicBlock`][papercode.convolutional.resnet.BasicBlock].
+        shortcut: As in [`BasicBlock`][papercode.convolutional.residual_blocks.BasicBlock].
         stride_in_3x3: Gives the stride to the second convolution instead.
     """
 
