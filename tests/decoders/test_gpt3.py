@@ -248,6 +248,7 @@ def test_nothing_is_drawn_on_meta_and_everything_elsewhere():
         linear = torch.nn.Linear(3, 5)
         with _NothingDrawnOnMeta():
             assert torch.nn.init.zeros_(tensor=linear.weight) is linear.weight
+            assert torch.nn.init.kaiming_uniform_(linear.weight, mode="never read") is linear.weight
 
 
 # errors

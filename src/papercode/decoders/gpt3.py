@@ -116,7 +116,7 @@ class GPT3(GPT2):
 
 
 def banded(mask: Mask, width: int) -> Mask:
-    """What of a causal mask is left if each query sees only the last `width` keys up to its own.
+    """What is left of a mask if each query sees only the last `width` keys up to its own, and none ahead.
 
     Args:
         mask: Any. If it is known to be a band (see [`as_band`][papercode.attention.masks.as_band]), so is the result,
@@ -124,7 +124,7 @@ def banded(mask: Mask, width: int) -> Mask:
         width: Number of keys, at least 1.
     """
     band = as_band(mask)
-    if band is not None and band.right in (None, 0):
+    if band is not None:
         return Band(width - 1 if band.left is None else min(band.left, width - 1), 0, band.keep)
     return partial(_both, mask, Band(width - 1, 0))
 
