@@ -38,16 +38,16 @@ Example:
       --removed removed.jsonl --report report.json --blacklist words.txt
 """
 
-IN = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUT = click.Path(dir_okay=False, path_type=Path)
+_IN = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("clean-dialogues", help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("source", type=IN)
-@click.argument("target", type=OUT)
-@click.option("--removed", type=OUT, help="Write what is removed here, with the reason, as JSON lines.")
-@click.option("--report", type=OUT, help="Write the counts and examples here, as JSON.")
-@click.option("--blacklist", type=IN, multiple=True, help="A file of words, one a line; a turn with one is bad.")
+@click.argument("source", type=_IN)
+@click.argument("target", type=_OUT)
+@click.option("--removed", type=_OUT, help="Write what is removed here, with the reason, as JSON lines.")
+@click.option("--report", type=_OUT, help="Write the counts and examples here, as JSON.")
+@click.option("--blacklist", type=_IN, multiple=True, help="A file of words, one a line; a turn with one is bad.")
 @click.option(
     "--without", type=click.Choice(NAMES), multiple=True, metavar="NAME", help=f"Leave out: {', '.join(NAMES)}."
 )
@@ -61,7 +61,7 @@ OUT = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--posts", type=click.IntRange(1), default=20, show_default=True, help="Different posts a reply may follow."
 )
-@click.option("--noise-examples", type=IN, help='Train a noise filter: JSON lines {"turns": [...], "noise": true}.')
+@click.option("--noise-examples", type=_IN, help='Train a noise filter: JSON lines {"turns": [...], "noise": true}.')
 @click.option("--scorer", metavar="MODULE:NAME", help="A noise filter of your own: turns -> number from 0 to 1.")
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="A score above it is noise."
