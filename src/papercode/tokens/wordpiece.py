@@ -63,11 +63,7 @@ class WordPiece:
                 raise ValueError(f"{name} names {token!r}, which is not among the {len(self.ids)} of vocabulary")
         self.unknown, self.prefix, self.longest = unknown, prefix, longest
         starts = {token: number for token, number in self.ids.items() if token}
-        inside = {
-            token.removeprefix(prefix): number
-            for token, number in starts.items()
-            if token.startswith(prefix) and token != prefix
-        }
+        inside = {token.removeprefix(prefix): number for token, number in starts.items() if token.startswith(prefix)}
         # pieces at the start of a word and inside it, each with the length of the longest
         self._tables = [(table, max(map(len, table), default=0)) for table in (starts, inside)]
         self._known = _Cache(self.word)
@@ -126,7 +122,7 @@ class WordPiece:
             token = self.vocabulary[number]
             if token in FRAMING:
                 continue
-            if words and token.startswith(self.prefix) and token != self.prefix:
+            if words and token.startswith(self.prefix):
                 words[-1] += token.removeprefix(self.prefix)
             else:
                 words.append(token)

@@ -36,7 +36,7 @@ from papercode.tokens.wordpiece_growth import Pairs, characters, grow
 
 
 def likelihood_gain(pairs: Pairs) -> NDArray[np.float64]:
-    """By how much the log-likelihood of the text (in nats) rises when a pair is joined; exact [steps 2 and 3]."""
+    """By how much the log-likelihood of the text (in nats) rises when a pair is joined: the paper's steps 2 and 3."""
     n = pairs.together
     left = _xlogx(pairs.left - np.where(pairs.alike, 2 * n, n)) - _xlogx(pairs.left)
     right = np.where(pairs.alike, 0, _xlogx(pairs.right - n) - _xlogx(pairs.right))
