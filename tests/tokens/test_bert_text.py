@@ -83,6 +83,8 @@ def test_random_texts_have_the_words_of_the_library(one, text):
         ("a\tb\nc\rd\u00a0e\u3000f\u2028g", list("abcdefg")),
         ("$5^2`x`", ["$", "5", "^", "2", "`", "x", "`"]),
         ("5€ ½×", ["5€", "½×"]),  # symbols outside ASCII are no punctuation
+        ("की कु", ["की", "क"]),  # a vowel sign with a width of its own stays, one without is an accent
+        ("a㐀b豈c𠀀d𪜀e𫝀f𫠠g丽", list("a㐀b\u8c48c𠀀d𪜀e𫝀f𫠠g\u4e3d")),  # one of each Chinese block
         ("≠", ["="]),  # decomposes into = and a stroke
         ("", []),
         (" \n", []),
