@@ -9,7 +9,8 @@ Symbols: b images, c and d channels in and out, h × w and p × q places before 
 $\mathcal{F}(x)$ = residual, $W_s$ = the projection.
 
 Differences from the paper:
-    * The zeros of option A stand behind the channels of x, and its stride skips places. The paper says neither.
+    * The zeros of option A stand behind the channels of x, and its stride keeps every second place, the first one
+      included. The paper says "zeros" and "stride of 2".
 """
 
 from jaxtyping import Float
