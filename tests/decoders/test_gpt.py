@@ -142,7 +142,7 @@ def test_initial_weights():
 
 
 def test_size_of_the_paper():
-    """40,000 merges, 478 characters and ends of words: 40,478 tokens (section 4.1)."""
+    """40,000 merges (section 4.1) and the 478 pieces that the released vocabulary begins with."""
     with torch.device("meta"):
         ours = GPT()
     assert sum(p.numel() for p in ours.parameters()) == 116_534_784
