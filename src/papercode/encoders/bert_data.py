@@ -68,7 +68,7 @@ def mask_tokens(
 class Pair(NamedTuple):
     """Two texts, and whether the second follows the first.
 
-    Args:
+    Attributes:
         first: Ids of its tokens.
         second: Likewise.
         follows: False if the second comes from another document.

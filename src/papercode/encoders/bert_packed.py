@@ -61,7 +61,7 @@ def apart(
     v: Float[Tensor, "1 g r e"],
     **kwargs,
 ) -> Float[Tensor, "1 h r e"]:
-    """Lets each of the texts that stand in a row attend to itself.
+    """Lets each of the texts that stand in a row attend to itself; kwargs (dropout, scale) go to attend.
 
     Args:
         attend: Called once a text.
@@ -69,7 +69,6 @@ def apart(
         q: Queries.
         k: Keys.
         v: Values.
-        kwargs: Go to attend.
     """
     parts = zip(*(x.split(lengths, 2) for x in (q, k, v)))
     # joined along the outer axis of memory, so that the heads stand side by side without another copy
