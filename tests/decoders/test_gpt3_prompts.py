@@ -59,3 +59,8 @@ def test_no_room():
     with pytest.raises(ValueError, match="instruction and query alone have length 9, more than limit=8"):
         few_shot_prompt("cheese", EXAMPLES, limit=8)
     assert few_shot_prompt("cheese", EXAMPLES, limit=9) == "cheese =>"
+
+
+def test_only_spaces_are_stripped_from_the_end():
+    assert few_shot_prompt("a", [("b", "c")], template="{}\n{}", separator="\n\n") == "b\nc\n\na\n"
+    assert few_shot_prompt("a", template="{}:  {}") == "a:"
