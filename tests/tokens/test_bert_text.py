@@ -145,7 +145,7 @@ def test_the_tables_are_those_of_this_python():
         (["it", "'", "s", "5", "%", "(", "or", "so", ")", "!"], "it's 5% (or so)!"),
         (["he", "said", "'", "no", "'", "."], "he said ' no '."),
         (["don", "’", "t", "'", "table"], "don’t ' table"),
-        (["我", "爱", "nlp", "。"], "我爱 nlp 。"),
+        (["我", "爱", "nlp", "我", "。"], "我爱 nlp 我 。"),
         (["a", "[", "UNK", "]"], "a [ UNK ]"),  # not a special token
     ],
 )
