@@ -84,6 +84,15 @@ def test_special_tokens_are_never_split(text):
     assert ids.count(OURS.vocabulary[END]) == text.count(END)
 
 
+def test_special_tokens_that_look_like_pieces(tmp_path):
+    """One that is a merge's product too, and one whose characters stand for no byte."""
+    ours = ByteLevelBPE.learn(["ab ab"], 2, special=["ab", "< 中>"])
+    ours.save(tmp_path)
+    for tokenizer in (ours, ByteLevelBPE.from_pretrained(tmp_path)):
+        assert tokenizer.special == ("ab", "< 中>")
+        assert tokenizer.decode(tokenizer.encode("a< 中>ab")) == "a< 中>ab"
+
+
 def test_special_tokens_are_not_learned_from():
     learned = ByteLevelBPE.learn([f"ab{END}" * 9], 5, special=[END])
     assert learned.merges == [("a", "b")]
