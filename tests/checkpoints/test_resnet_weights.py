@@ -63,6 +63,12 @@ def test_round_trip(tmp_path, name):
     assert all(configs[0][key] == configs[1][key] for key in written_by_us)
 
 
+def test_a_stage_that_halves_without_widening(tmp_path):
+    theirs, x = written(tmp_path / "theirs", hidden_sizes=[12, 12]), images()
+    ResNet.from_pretrained(tmp_path / "theirs").to_transformers(tmp_path / "ours")
+    assert_same(ResNet.from_pretrained(tmp_path / "ours")(x), theirs(x).logits)
+
+
 @pytest.mark.parametrize("n_layers", [18, 50])
 def test_the_networks_of_table_1_are_the_released_ones(n_layers):
     """Names and shapes of microsoft/resnet-18 and resnet-50, and what they are made with."""
