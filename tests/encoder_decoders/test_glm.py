@@ -173,7 +173,8 @@ def test_dropout_only_in_training(inputs):
         assert_same(glm(*inputs), model()(*inputs))
         glm.train()
         assert_differs(glm(*inputs), glm(*inputs))
-        layer = glm.layers[0]
+        assert_differs(glm.embed(*inputs[:3]), glm.embed(*inputs[:3]))
+    layer = glm.layers[0]
     assert layer.attention.dropout == layer.residuals[0].dropout.p == glm.dropout.p == 0.5
 
 
