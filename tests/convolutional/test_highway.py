@@ -97,7 +97,8 @@ def test_start():
         assert abs(linear.weight.var().item() * 500 - 1) < 0.01  # He: 2 / 1000
         assert torch.equal(linear.bias, torch.full((1000,), bias))
     assert not torch.equal(layer.transform.weight, layer.gate.weight)
-    assert all(layer.gate.bias[0] == -2 for layer in [*Highway(3, 2), *ConvolutionalHighway(3, 2)])
+    single = HighwayLayer(nn.Linear(3, 3), nn.Linear(3, 3))
+    assert all(layer.gate.bias[0] == -2 for layer in [single, *Highway(3, 2), *ConvolutionalHighway(3, 2)])
     assert all(
         layer.gate.bias[0] == -5
         for layer in [*Highway(3, 2, transform_bias=-5), *ConvolutionalHighway(3, 2, transform_bias=-5)]
