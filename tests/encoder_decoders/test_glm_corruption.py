@@ -103,6 +103,8 @@ def test_short_spans_stop_as_soon_as_there_is_enough():
     draw = random.Random(0)
     shares = [sum(end - first for first, end in short_spans(1000, draw)) / 1000 for _ in range(100)]
     assert 0.15 <= min(shares) <= sum(shares) / 100 < 0.153
+    exact = {sum(end - first for first, end in short_spans(20, draw)) for _ in range(200)}
+    assert min(exact) == 3  # 15 % of 20, no more
 
 
 def test_short_spans_stand_anywhere():
