@@ -69,6 +69,14 @@ def test_all_is_kept_at_p_1_also_what_is_nearly_impossible():
     assert TopP(0.999999)(x, TOKENS[:1]).isfinite().tolist() == [[True, False, False]]
 
 
+def test_one_token_is_always_kept():
+    """In single precision 1 - 1e-9 is 1, and so is the sum of all probabilities."""
+    x = logits().float()
+    y = TopP(1e-9)(x, TOKENS)
+    assert torch.equal(y, TopPLogitsWarper(1e-9)(TOKENS, x.clone()))
+    assert torch.equal(y.isfinite(), torch.nn.functional.one_hot(x.argmax(-1), V).bool())
+
+
 def test_a_penalty_makes_less_likely_whatever_the_sign():
     x, tokens = torch.tensor([[2.0, -2.0, 1.0, -1.0]]), torch.tensor([[0, 1, 1]])
     assert_same(RepetitionPenalty(2.0)(x, tokens), torch.tensor([[1.0, -4.0, 1.0, -1.0]]))
