@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Framed(NamedTuple):
     """One or two texts as one sequence.
 
-    Args:
+    Attributes:
         ids: Of the tokens, [CLS] and [SEP] included.
         segments: 0 up to the first [SEP], 1 after it.
     """
@@ -30,7 +30,7 @@ class Framed(NamedTuple):
 class Batch(NamedTuple):
     """Sequences of one length.
 
-    Args:
+    Attributes:
         ids: A row for each sequence, [PAD] at its end.
         segments: The same with 0 and 1; padding has 0.
         mask: The same with False where there is padding.

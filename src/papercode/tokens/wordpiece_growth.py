@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 class Pairs(NamedTuple):
     """All pairs of neighbours in a text as it is cut so far, an entry for each.
 
-    Args:
+    Attributes:
         together: How often the two can be joined.
         left: How often the first of them comes at all.
         right: How often the second comes at all.
