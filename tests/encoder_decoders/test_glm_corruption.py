@@ -137,7 +137,7 @@ def test_the_document_span_ends_the_text():
     assert set(found) == {(10 - k, 10) for k in range(5, 11)}
     assert min(found.values()) > 3000 / 6 * 0.8
     assert {document_span(7, draw)[0] for _ in range(100)} == {(7 - k, 7) for k in (4, 5, 6, 7)}
-    assert document_span(1, draw, least=0.0) == [(0, 1)]
+    assert {document_span(1, draw, least=0.0)[0] for _ in range(50)} == {(0, 1)}
 
 
 def test_collate():
