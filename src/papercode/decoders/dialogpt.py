@@ -27,6 +27,7 @@ IGNORE = -100
 """The target of a position that is not learned."""
 
 Turns = Sequence[Sequence[int]]
+"""The turns of a dialogue, each a row of tokens without the end-of-text token."""
 
 
 class Dialogues(NamedTuple):

@@ -27,7 +27,7 @@ NAMES = [*EDITS, *RULES, *REPLY_RULES, "bland", "everywhere"]
 """What --without may name."""
 
 # \b keeps click from joining the lines
-HELP = """Clean the dialogues of SOURCE by rules, and by a classifier if you have one; write them to TARGET.
+_HELP = """Clean the dialogues of SOURCE by rules, and by a classifier if you have one; write them to TARGET.
 
 SOURCE holds one dialogue a line, as a JSON list of turns or tab-separated, or is one JSON list of dialogues. The name
 of TARGET tells its form: .jsonl, .json or .tsv; .gz at the end compresses it. Nothing is written unless all is well.
@@ -42,7 +42,7 @@ _IN = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command("clean-dialogues", help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("clean-dialogues", help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", type=_IN)
 @click.argument("target", type=_OUT)
 @click.option("--removed", type=_OUT, help="Write what is removed here, with the reason, as JSON lines.")
@@ -75,7 +75,7 @@ def main(
     noise_examples: Path | None, scorer: str | None, threshold: float, keep_duplicates: bool, keep_going: bool,
     force: bool,
 ) -> None:  # fmt: skip
-    """Cleans a file; see HELP."""
+    """Cleans a file; --help says how."""
     outputs = [path for path in (target, removed, report) if path is not None]
     names = [path.resolve() for path in (source, *outputs)]
     if len(set(names)) < len(names):

@@ -16,6 +16,8 @@ from papercode.tokens.bert_text import BertText
 
 # in the order in which BERT's vocabularies have them
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""BERT's, in the order of its vocabularies."""
+
 # those that are put around a text; no text becomes them
 FRAMING = ("[CLS]", "[SEP]", "[PAD]")
 _NAMES = {
