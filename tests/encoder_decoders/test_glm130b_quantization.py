@@ -113,3 +113,12 @@ def test_refused():
             absmax_quantize(torch.ones(2, 2), bits)
     with pytest.raises(ValueError, match="bits=5 must be 4 or 8"):
         QuantizedLinear(nn.Linear(2, 2), 5)
+
+
+def test_it_shares_nothing_with_what_it_replaces():
+    linear, x = randomise(nn.Linear(IN, OUT)), torch.randn(3, IN).double()
+    small = QuantizedLinear(linear)
+    before = small(x)
+    nn.init.zeros_(linear.bias)
+    nn.init.zeros_(linear.weight)
+    assert torch.equal(small(x), before)
