@@ -1,7 +1,7 @@
 r"""CDial-GPT [@wang2020large]: a GPT for Chinese dialogue that is told at every token who speaks.
 
 Imports: `GPT` is the language model [@radford2018improving]; `Turns`, `IGNORE` are DialoGPT's
-[@zhang2020dialogpt].
+[@zhang2020dialogpt]; the causal mask is the Transformer's [@vaswani2017attention].
 
 Symbols: b dialogues, K turns each, n tokens of the longest, d width. A row reads
 `[CLS] [speaker1] T_1 [speaker2] T_2 [speaker1] T_3 …`, and the vector of a token is the sum of three: its word, its

@@ -1,6 +1,7 @@
 r"""GPT-2 [@radford2019language]: GPT with the norms moved, more of everything, and no fine-tuning.
 
-Imports: `GPT` is the model before [@radford2018improving]; `LayerNorm` [@ba2016layer].
+Imports: `GPT` is the model before [@radford2018improving]; `LayerNorm` [@ba2016layer]; the causal mask
+[@vaswani2017attention].
 
 Symbols: b batch, n positions, d width. The paper's N (number of residual layers) = 2 n_layers.
 

@@ -23,11 +23,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-# the blocks of Chinese characters that BERT's code names; kana and hangul are not among them
 CHINESE = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
     (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
+"""The blocks of Chinese characters that BERT's code names; kana and hangul are not among them."""
+
 _TIGHT = re.compile(r" (?=[.,;:!?%)])|(?<=\() | (['’]) (?=(?:s|t|m|d|re|ve|ll)\b)", re.IGNORECASE)
 
 
