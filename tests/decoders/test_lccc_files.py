@@ -98,6 +98,8 @@ def test_bad_lines_may_be_passed_by(file):
     found.clear()
     assert read(file('[["a"], 3, ["b"]]'), bad=found.append) == [(1, ["a"]), (1, ["b"])]
     assert [(error.line, error.text) for error in found] == [(1, "3")]
+    with pytest.raises(BadInputError, match="the list that begins the file is not closed"):  # where would it go on?
+        read(file('[["a"], ["b"]'), bad=found.append)
 
 
 @pytest.mark.parametrize("form", ["lines", "list"])

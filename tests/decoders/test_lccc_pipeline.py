@@ -86,6 +86,12 @@ def test_somebody_has_to_reply(dialogue, salvage):
     assert removed == [Removal("nobody replies", None, dialogue)]
 
 
+def test_nothing_stands_between_two_bad_turns():
+    kept, removed = Cleaner(salvage=True).clean([*GOOD, "包邮", "代购", "今天天气好", "明天也好"])
+    assert kept == [GOOD, ["今天天气好", "明天也好"]]
+    assert reasons(removed) == [("advertisement", 3), ("advertisement", 4)]
+
+
 def test_salvage_ends_with_a_bad_turn():
     kept, removed = Cleaner(salvage=True).clean([*GOOD, "包邮"])
     assert kept == [GOOD]
