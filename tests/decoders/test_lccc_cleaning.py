@@ -82,12 +82,17 @@ def test_counts_over_the_whole_file(clean):
     assert clean(raw, "--frequent", 9)[2]["removed"] == {}
     assert clean(raw, "--posts", 7)[2]["removed"] == {"everywhere": 8}
     assert clean(raw, "--posts", 8)[2]["removed"] == {}
+    # they are counts of what is left of a turn: the same reply to different people is the same reply
+    answered = [[post, f"回复@用户{i}:{reply}"] for i, (post, reply) in enumerate(raw)]
+    assert clean(answered, "--posts", 7)[2]["removed"] == {"everywhere": 8}
 
 
 def test_a_blacklist(clean, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("爸爸\n\n 重庆 \n", "utf-8")
     assert clean([RAW[0], ["你是谁", "我是你爸爸"]], "--blacklist", words)[2]["removed"] == {"blacklist": 2}
+    words.write_text("爸爸\n", "utf-8-sig")  # with the mark that some editors put in front
+    assert clean([["你是谁", "我是你爸爸"]], "--blacklist", words)[2]["removed"] == {"blacklist": 1}
     words.write_bytes(b"\xff")
     assert "words.txt is not in UTF-8 (byte 1)" in clean(RAW, "--blacklist", words)[1]
 
