@@ -129,6 +129,12 @@ def inside(part, whole):
     return any(part == whole[i : i + len(part)] for i in range(len(whole) - len(part) + 1))
 
 
+def test_a_stranger_may_begin_at_any_sentence():
+    texts = [[[100 * d + s] for s in range(6)] for d in range(3)]  # sentences of one token
+    pairs = [pair for seed in range(20) for pair in build_nsp_pairs(texts, 5, seed=seed) if not pair.follows]
+    assert {pair.second[0] % 100 for pair in pairs} == set(range(6))
+
+
 def test_pairs_are_what_they_say():
     texts = documents()
     pairs = list(build_nsp_pairs(texts, 43, seed=1))
