@@ -13,13 +13,19 @@ HEAD = "model,reference,configuration,error,test\n"
 
 def test_a_line_for_each_model_and_reference(tmp_path):
     file = tmp_path / "parity.csv"
-    rows = ["BERT,lib.Bert,padding,2.0e-15,a", "BERT,lib.Bert,<two> layers,3.1e-12,a", "BERT,loops,small,0.0e+00,b"]
+    rows = [
+        "BERT,lib.BigBert,padding,2.0e-15,a",
+        "BERT,lib.BigBert,<two> layers,3.1e-12,a",
+        "BERT,loops,small,0.0e+00,b",
+    ]
+    rows.append("BERT,lib.BigBert,full size in float32,2.0e-6,a")
     file.write_text(HEAD + "\n".join(rows))
     found = parity_table(file)
-    assert found.count("<tr>") == 1 + 2
-    tried = "<td>lib.<wbr>Bert</td><td>padding; &lt;two&gt; layers</td>"
-    assert f"<tr><td>BERT</td>{tried}<td>3\xa0·\xa010<sup>−12</sup></td></tr>" in found
-    assert "<td>loops</td><td>small</td><td>0</td>" in found
+    assert found.count("<tr>") == 1 + 3
+    error, tried = "<td>3\xa0·\xa010<sup>−12</sup></td>", "<td>padding; &lt;two&gt; layers</td>"
+    assert f"<tr><td><strong>BERT</strong><br>lib.<wbr>Big<wbr>Bert</td>{error}{tried}</tr>" in found
+    assert "<br>loops</td><td>0</td><td>small</td>" in found
+    assert "<td>2\xa0·\xa010<sup>−6</sup></td><td>full size in float32</td>" in found
 
 
 def test_an_empty_file(tmp_path):

@@ -58,7 +58,8 @@ def _table(device: str, rows: Sequence[Row]) -> str:
     }
     if any(row["tflops"] for row in rows):
         columns["TFLOP/s"] = lambda row: f"{float(row['tflops']):.0f}" if row["tflops"] else ""
-    columns["peak memory"] = lambda row: f"{float(row['peak_mib']):,.1f}\N{NO-BREAK SPACE}MiB"
+    if any(float(row["peak_mib"]) for row in rows):  # what holds no tensors has none
+        columns["peak memory"] = lambda row: f"{float(row['peak_mib']):,.1f}\N{NO-BREAK SPACE}MiB"
     threads = f", {_all(rows, 'threads')[-1]} thread" if device.startswith("CPU") else ""
     lines = [f"<table><caption>{escape(device + threads)}; {escape(rows[-1]['versions'])}</caption>"]
     lines += ["<thead><tr>", *(f"<th>{name}</th>" for name in columns), "</tr></thead>"]
