@@ -46,7 +46,7 @@ def packed(
     if keep is None:
         return model(tokens, segments)
     x = model.embed(tokens, segments)[keep][None]
-    lengths = [length for length in keep.sum(1).tolist() if length]
+    lengths = keep.sum(1).tolist()
     with wrapped(model, lambda attend: partial(apart, attend, lengths)):
         for layer in model.layers:
             x = layer(x)
