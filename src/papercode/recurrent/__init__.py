@@ -1,0 +1,1 @@
+"""Recurrent networks: from the LSTM to sequence models with attention."""
