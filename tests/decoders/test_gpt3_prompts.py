@@ -59,8 +59,11 @@ def test_no_room():
     with pytest.raises(ValueError, match="instruction and query alone have length 9, more than limit=8"):
         few_shot_prompt("cheese", EXAMPLES, limit=8)
     assert few_shot_prompt("cheese", EXAMPLES, limit=9) == "cheese =>"
+    with pytest.raises(ValueError, match="alone have length 2, more than limit=0"):
+        few_shot_prompt("cheese", limit=0, length=lambda text: len(text.split()))
 
 
 def test_only_spaces_are_stripped_from_the_end():
     assert few_shot_prompt("a", [("b", "c")], template="{}\n{}", separator="\n\n") == "b\nc\n\na\n"
     assert few_shot_prompt("a", template="{}:  {}") == "a:"
+    assert few_shot_prompt("  a") == "  a =>"

@@ -46,7 +46,17 @@ def test_size_for_the_papers_rate():
     bloom = BloomFilter(1000)
     assert (bloom.n_bits, bloom.n_hashes) == (38341, 27)
     assert "anything" not in bloom
-    assert BloomFilter(1, 0.9).n_hashes == 1
+    assert BloomFilter(10, 0.9).n_hashes == 1
+    assert "anything" not in BloomFilter(10, 0.9)
+
+
+@pytest.mark.parametrize("item", ["a", "b", "é", "中", "文", ""])
+def test_the_places_of_an_item_differ(item):
+    """16 bits and an odd step: none of the 11 comes twice, and strangers have others."""
+    bloom = BloomFilter(1, 2**-11)
+    bloom.add(item)
+    assert (bloom.n_bits, bloom.n_hashes, sum(byte.bit_count() for byte in bloom._bits)) == (16, 11, 11)
+    assert [other for other in ["a", "b", "é", "中", "文", ""] if other in bloom] == [item]
 
 
 def test_overlap_is_that_of_sets():
@@ -63,6 +73,8 @@ def test_overlap_is_that_of_sets():
     assert overlap([], bloom, 5) == 0
     assert overlap([train[0].upper().replace(" ", "-")], bloom, 5) == 1
     assert ngram_filter(train, 5).n_bits == BloomFilter(len(inside)).n_bits
+    assert ngram_filter(train, 5, 0.5).n_bits == BloomFilter(len(inside), 0.5).n_bits
+    assert overlap(train, ngram_filter(train)) == 1
 
 
 def test_errors():

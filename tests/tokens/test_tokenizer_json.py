@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from papercode.tokens.byte_alphabet import byte_characters
 from papercode.tokens.byte_bpe import ByteLevelBPE
-from papercode.tokens.tokenizer_json import read_tokenizer, write_tokenizer
+from papercode.tokens.tokenizer_json import _short, read_tokenizer, write_tokenizer
 
 VOCABULARY = {character: i for i, character in enumerate(byte_characters())} | {"ab": 256, "<s>": 257}
 
@@ -53,11 +53,16 @@ def test_what_the_library_writes_is_read(reference, tmp_path):
 
 
 def test_the_library_reads_what_is_written(tmp_path):
-    vocabulary = VOCABULARY | {"<t>": 300}
+    vocabulary = {"<t>": 300} | VOCABULARY
     write_tokenizer(tmp_path / "tokenizer.json", vocabulary, [("a", "b")], ["<t>", "<s>"])
     reference = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert reference.encode("abb<t>a<s>").ids == [256, VOCABULARY["b"], 300, VOCABULARY["a"], 257]
+    assert reference.decode(reference.encode(" é<t>").ids, skip_special_tokens=False) == " é<t>"
     assert read_tokenizer(tmp_path / "tokenizer.json") == (vocabulary, [("a", "b")], ["<s>", "<t>"])
+    assert all(token.special and not token.normalized for token in reference.get_added_tokens_decoder().values())
+    text = (tmp_path / "tokenizer.json").read_text("utf-8")
+    assert list(json.loads(text)["model"]["vocab"].values()) == sorted(vocabulary.values())
+    assert "Ġ" in text
 
 
 @pytest.mark.parametrize(
@@ -65,10 +70,14 @@ def test_the_library_reads_what_is_written(tmp_path):
     [
         ("model.merges", ["a b"]),  # as older files have it
         ("model.continuing_subword_prefix", ""),
+        ("model.end_of_word_suffix", ""),
         ("model.unk_token", "<s>"),
+        ("added_tokens", None),
         ("post_processor", None),
+        ("post_processor.use_regex", False),
         ("post_processor", {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}),
         ("decoder", None),
+        ("decoder.use_regex", False),
         ("normalizer", None),
         ("pre_tokenizer.trim_offsets", False),
         ("version", "1.0"),
@@ -93,6 +102,8 @@ def test_what_makes_no_difference(changed, name, value):
         ("model.merges", [["a", "b", "c"]], "a merge is two pieces, got "),
         ("model.merges", ["ab"], "a merge is two pieces, got \"ab\""),
         ("model.merges", [["a", ""]], "a merge is two pieces, got "),
+        ("model.merges", [["a", 1]], "a merge is two pieces, got [\"a\", 1]"),
+        ("model.merges", [None], "a merge is two pieces, got null"),
         ("truncation", {"max_length": 3}, "truncation={\"max_length\": 3} is not implemented"),
         ("padding", {"strategy": "x"}, "padding={\"strategy\": \"x\"} is not implemented"),
         ("normalizer", {"type": "NFC"}, "normalizer={\"type\": \"NFC\"} is not implemented"),
@@ -103,6 +114,8 @@ def test_what_makes_no_difference(changed, name, value):
         ("pre_tokenizer.other", 1, "pre_tokenizer.other is not known"),
         ("post_processor.type", "RobertaProcessing", "post_processor.type=\"RobertaProcessing\" is not implemented"),
         ("post_processor", {"type": "TemplateProcessing", "special_tokens": {"x": {}}}, "TemplateProcessing\" is not"),
+        ("post_processor", {"type": "Bert", "special_tokens": {}}, "post_processor.type=\"Bert\" is not implemented"),
+        ("decoder", {"type": "TemplateProcessing", "special_tokens": {}}, "TemplateProcessing\" is not implemented"),
         ("decoder.type", "Metaspace", "decoder.type=\"Metaspace\" is not implemented"),
         ("added_tokens.0.lstrip", True, "added token '<s>'.lstrip=true is not implemented"),
         ("added_tokens.1.rstrip", True, "added token '<new>'.rstrip=true is not implemented"),
@@ -137,6 +150,8 @@ def test_a_missing_part_is_said(changed):
         read_tokenizer(changed("pre_tokenizer", None, delete=True))
     with pytest.raises(ValueError, match=r"added_tokens\.0 has no content"):
         read_tokenizer(changed("added_tokens.0.content", None, delete=True))
+    with pytest.raises(ValueError, match=r"added_tokens\.0 has no id"):
+        read_tokenizer(changed("added_tokens.0.id", None, delete=True))
     with pytest.raises(ValueError, match=r"model\.merges is missing"):
         read_tokenizer(changed("model.merges", None, delete=True))
     with pytest.raises(ValueError, match=r"pre_tokenizer\.type is missing"):
@@ -147,6 +162,8 @@ def test_a_long_value_is_cut_in_the_message(changed):
     with pytest.raises(ValueError, match="…") as error:
         read_tokenizer(changed("normalizer", {"type": "Replace", "content": "x" * 500}))
     assert len(str(error.value)) < 300
+    assert _short("é" * 58) == f'"{"é" * 58}"'
+    assert _short("é" * 59) == f'"{"é" * 59} …'
 
 
 def test_tokens_that_eat_the_space_around_them_are_refused(reference, tmp_path):
