@@ -86,7 +86,7 @@ def test_special_tokens_are_never_split(text):
 
 def test_special_tokens_that_look_like_pieces(tmp_path):
     """One that is a merge's product too, and one whose characters stand for no byte."""
-    ours = ByteLevelBPE.learn(["ab ab"], 2, special=["ab", "< 中>"])
+    ours = ByteLevelBPE([("a", "b")], special=["ab", "< 中>"])
     ours.save(tmp_path)
     for tokenizer in (ours, ByteLevelBPE.from_pretrained(tmp_path)):
         assert tokenizer.special == ("ab", "< 中>")
@@ -109,6 +109,30 @@ def test_by_hand():
     assert ours.tokenize("a中") == ["a", "ä", "¸", "Ń"]
     assert ours.decode_bytes(ours.encode("中")[:2]) == b"\xe4\xb8"
     assert ours.decode(ours.encode("中")[:2]) == "\ufffd"
+
+
+def test_words_are_cut_by_the_function_that_is_given(tmp_path):
+    def whole(text):
+        return [text]
+
+    ours = ByteLevelBPE.learn(["a b a b"], 2, words=whole)
+    assert ours.tokenize("a b") == ["aĠb"]  # GPT-2's words end before a space
+    ours.save(tmp_path)
+    assert ByteLevelBPE.from_pretrained(tmp_path).tokenize("a b") == ["a", "Ġ", "b"]
+    assert ByteLevelBPE.from_pretrained(tmp_path, words=whole).tokenize("a b") == ["aĠb"]
+    (tmp_path / "tokenizer.json").unlink()
+    assert ByteLevelBPE.from_pretrained(tmp_path, words=whole).tokenize("a b") == ["aĠb"]
+
+
+def test_merges_may_be_of_any_pairs():
+    """As JSON has them."""
+    ours = ByteLevelBPE(map(list, ["ab"]))
+    assert ours.merges == [("a", "b")]
+    assert ours.tokenize("ab a") == ["ab", "Ġ", "a"]
+
+
+def test_bytes_that_are_no_text_can_be_learned_from():
+    assert ByteLevelBPE.learn([b"\xff\xfe\xff\xfe".decode("utf-8", "surrogateescape")], 1).merges == [("ÿ", "þ")]
 
 
 def test_words_are_remembered_and_forgotten(monkeypatch):
@@ -192,7 +216,7 @@ def test_errors():
     with pytest.raises(ValueError, match="ids: 99999 is not in the vocabulary"):
         OURS.decode([1, 99999])
     with pytest.raises(ValueError, match=r"'\\ud800' is half a surrogate pair"):
-        OURS.encode("a\ud800b")
+        OURS.encode("!\ud800!")
     characters = {character: i for i, character in enumerate(byte_characters())}
     with pytest.raises(ValueError, match="'z' is not in the vocabulary; all 256 bytes"):
         ByteLevelBPE([], {character: i for character, i in characters.items() if character != "z"})

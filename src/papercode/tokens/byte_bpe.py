@@ -95,7 +95,7 @@ class ByteLevelBPE:
         """
         counts = count_words(texts, words, special)
         written = Counter({printable(_utf8(word)): count for word, count in counts.items()})
-        return cls(learn_merges(written, n_merges, alphabet=byte_characters()), words=words, special=special)
+        return cls(learn_merges(written, n_merges), words=words, special=special)
 
     @classmethod
     def from_pretrained(
