@@ -8,6 +8,7 @@ from torch import nn
 
 from helpers import assert_differs, assert_same, randomise
 from papercode.attention.layer_norm_lstm import LayerNormLSTMCell, LayerNormRNNCell
+from papercode.recurrent.unroll import each, shown, unroll
 
 B, X, D, STEPS = 2, 3, 5, 4
 
@@ -40,7 +41,8 @@ def step_by_loops(cell, x, h, c):
     return [sigmoid(o[k]) * math.tanh(memory[k]) for k in range(D)], c
 
 
-def unroll(cell, xs, state=None):
+def after(cell, xs, state=None):
+    """The state after the steps, one by one."""
     for x in xs:
         state = cell(x, state)
     return state
@@ -62,9 +64,9 @@ def test_equals_the_equations(cell, start, parity):
             h, c = step_by_loops(cell, x[example].tolist(), h, c)
         rows.append([h, c])
     expected = torch.tensor(rows).transpose(0, 1)
-    ours = unroll(cell, xs, state)
+    ours = after(cell, xs, state)
     parity("LayerNormLSTMCell", "the equations, with loops", f"{STEPS} steps from {start}", ours, list(expected))
-    assert_differs(unroll(cell, xs[:-1], state)[0], expected[0])
+    assert_differs(after(cell, xs[:-1], state)[0], expected[0])
 
 
 def test_without_its_norms_it_is_torchs_lstm(cell, parity):
@@ -90,9 +92,9 @@ def test_without_its_norms_it_is_torchs_lstm(cell, parity):
     )
     xs, state = double(STEPS, B, X), (double(B, D), double(B, D))
     configuration = f"the norms replaced by nothing, {STEPS} steps"
-    parity("LayerNormLSTMCell", "torch.nn.LSTMCell", configuration, unroll(cell, xs, state), unroll(theirs, xs, state))
+    parity("LayerNormLSTMCell", "torch.nn.LSTMCell", configuration, after(cell, xs, state), after(theirs, xs, state))
     theirs.bias_ih.data += 0.1
-    assert_differs(unroll(cell, xs, state)[0], unroll(theirs, xs, state)[0])
+    assert_differs(after(cell, xs, state)[0], after(theirs, xs, state)[0])
 
 
 def without(cell, name):
@@ -115,9 +117,9 @@ def test_the_plain_cell_equals_equation_4(activation, function, parity):
             h = [function(a) for a in normalised([a + b for a, b in zip(of_h, of_x)], cell.norm)]
         rows.append(h)
     name = "tanh" if activation is None else "ReLU"
-    ours, expected = unroll(cell, xs), torch.tensor(rows, dtype=torch.float64)
+    ours, expected = after(cell, xs), torch.tensor(rows, dtype=torch.float64)
     parity("LayerNormRNNCell", "the equations, with loops", f"{STEPS} steps, {name}", ours, expected)
-    assert_differs(unroll(cell, xs[1:]), expected)
+    assert_differs(after(cell, xs[1:]), expected)
 
 
 def test_the_first_step_needs_an_epsilon(cell):
@@ -193,3 +195,14 @@ def test_errors():
         LayerNormRNNCell(X, D)(x, torch.zeros(B, 7))
     with pytest.raises(ValueError, match="c is 7 wide, this cell was made for 5"):
         LayerNormLSTMCell(X, D)(x, (h, torch.zeros(B, 7)))
+
+
+@pytest.mark.parametrize("make", [LayerNormLSTMCell, LayerNormRNNCell])
+def test_unrolled_it_is_the_steps_one_by_one(make):
+    """The input's products, and their norm, for all steps at once."""
+    cell, x = randomise(make(X, D)), double(B, STEPS, X)
+    outputs, last = unroll(cell, x)
+    expected = after(cell, x.unbind(1))
+    each(assert_same, last, expected)
+    assert_same(outputs[:, 1], shown(after(cell, x[:, :2].unbind(1))))
+    assert_differs(outputs[:, 1], shown(expected))

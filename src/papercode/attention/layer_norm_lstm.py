@@ -1,7 +1,7 @@
 r"""Recurrent cells with layer normalisation [@ba2016layer, section 3.1 and supplementary material].
 
-Imports: `LayerNorm` is the same paper's. The cells' equations are written out here, with nothing imported: the LSTM
-[@hochreiter1997long], with the forget gate that came after it, has its own home in a family above this one.
+Imports: `LayerNorm` is the same paper's. `Cell`, one step of a recurrent network that `unroll` runs along a sequence,
+and the LSTM's state come from the LSTM [@hochreiter1997long]. Its equations are written out anew: norms stand amid them.
 
 Symbols: b batch, i input width, d width of the hidden state. The paper's $f, i, o, g$ = forget, input, output gate and
 candidate before their nonlinearities, $\alpha$ = gain and $\beta$ = bias of a norm, $W_h$ = hidden, $W_x$ = input.
@@ -18,9 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from papercode.attention.layer_norm import LayerNorm
-
-State = tuple[Tensor, Tensor]
-"""What an LSTM hands to its next step, both (b d): h, which others see, and c, its memory."""
+from papercode.recurrent.lstm import LSTMState
+from papercode.recurrent.unroll import Cell
 
 
 def _linear(i: int, o: int, d: int) -> nn.Linear:
@@ -29,13 +28,13 @@ def _linear(i: int, o: int, d: int) -> nn.Linear:
     return linear
 
 
-def _check(width: dict[str, int], **tensors: Tensor) -> None:
+def _check(width: int, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
-        if tensor.shape[-1] != width[name]:
-            raise ValueError(f"{name} is {tensor.shape[-1]} wide, this cell was made for {width[name]}")
+        if tensor.shape[-1] != width:
+            raise ValueError(f"{name} is {tensor.shape[-1]} wide, this cell was made for {width}")
 
 
-class LayerNormRNNCell(nn.Module):
+class LayerNormRNNCell(Cell):
     r"""$h_t = f(\mathrm{LN}(W_h h_{t-1} + W_x x_t))$: one norm over the sum [@ba2016layer, Eq. 4].
 
     Args:
@@ -49,20 +48,27 @@ class LayerNormRNNCell(nn.Module):
 
     def __init__(self, i: int, d: int, *, activation: nn.Module | None = None):
         super().__init__()
-        self.width = {"x": i, "h": d}
-        self.width = {"x": i, "h": d}
+        self.width = d
         self.hidden, self.input = _linear(d, d, d), _linear(i, d, d)
         self.norm = LayerNorm(d)
         self.activation = nn.Tanh() if activation is None else activation
 
-    def forward(self, x: Float[Tensor, "b i"], h: Float[Tensor, "b d"] | None = None) -> Float[Tensor, "b d"]:
-        """The next hidden state, from zeros where there is none yet."""
-        h = x.new_zeros(len(x), self.width["h"]) if h is None else h
-        _check(self.width, x=x, h=h)
-        return self.activation(self.norm(self.hidden(h) + self.input(x)))
+    def start(self, x: Float[Tensor, "b *rest"]) -> Float[Tensor, "b d"]:
+        """Zeros."""
+        return x.new_zeros(len(x), self.width)
+
+    def project(self, x: Float[Tensor, "*rest i"]) -> Float[Tensor, "*rest p"]:
+        """$W_x x$, (… d)."""
+        _check(self.input.in_features, x=x)
+        return self.input(x)
+
+    def step(self, projected: Float[Tensor, "b p"], h: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """The next hidden state."""
+        _check(self.width, h=h)
+        return self.activation(self.norm(self.hidden(h) + projected))
 
 
-class LayerNormLSTMCell(nn.Module):
+class LayerNormLSTMCell(Cell):
     r"""An LSTM cell with three norms, on what comes from the state, from the input, and from the memory.
 
     $$(\mathbf{f}, \mathbf{i}, \mathbf{o}, \mathbf{g}) = \mathrm{LN}_1(W_h h_{t-1}) + \mathrm{LN}_2(W_x x_t) + b, \quad
@@ -81,17 +87,25 @@ class LayerNormLSTMCell(nn.Module):
 
     def __init__(self, i: int, d: int):
         super().__init__()
-        self.width = {"x": i, "h": d, "c": d}
-        self.width = {"x": i, "h": d, "c": d}
+        self.width = d
         self.hidden, self.input = _linear(d, 4 * d, d), _linear(i, 4 * d, d)
         self.bias = nn.Parameter(torch.zeros(4 * d))
         self.norm_hidden, self.norm_input, self.norm_memory = LayerNorm(4 * d), LayerNorm(4 * d), LayerNorm(d)
 
-    def forward(self, x: Float[Tensor, "b i"], state: State | None = None) -> State:
-        """One step: the next (h, c), from zeros where there is no state yet."""
-        h, c = [x.new_zeros(len(x), self.width["h"])] * 2 if state is None else state
-        _check(self.width, x=x, h=h, c=c)
-        gates = self.norm_hidden(self.hidden(h)) + self.norm_input(self.input(x)) + self.bias
-        f, i, o, g = gates.chunk(4, -1)
+    def start(self, x: Float[Tensor, "b *rest"]) -> LSTMState:
+        """Zeros."""
+        zeros = x.new_zeros(len(x), self.width)
+        return LSTMState(zeros, zeros)
+
+    def project(self, x: Float[Tensor, "*rest i"]) -> Float[Tensor, "*rest p"]:
+        r"""$\mathrm{LN}_2(W_x x) + b$, (… 4d)."""
+        _check(self.input.in_features, x=x)
+        return self.norm_input(self.input(x)) + self.bias
+
+    def step(self, projected: Float[Tensor, "b p"], state: tuple[Tensor, Tensor]) -> LSTMState:
+        """The next (h, c)."""
+        h, c = state
+        _check(self.width, h=h, c=c)
+        f, i, o, g = (self.norm_hidden(self.hidden(h)) + projected).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * self.norm_memory(c).tanh(), c
+        return LSTMState(o.sigmoid() * self.norm_memory(c).tanh(), c)
