@@ -15,6 +15,7 @@ from papercode.tokens.wordpiece import WordPiece
 from papercode.tokens.wordpiece_files import FRAMING, SPECIAL
 
 TEXT = "The unaffable [MASK] naïve 中国. running,"
+CONFIG = "tokenizer_config.json"
 WORDS = [*TINY, "The", "naive", "naïve", "中", "国", "中国", "\u2028", "$"]
 
 
@@ -31,7 +32,7 @@ def json_of(folder, change=lambda content: None):
 def txt_of(folder, **config):
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in WORDS), "utf-8")
     if config:
-        (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+        (folder / CONFIG).write_text(json.dumps(config), "utf-8")
     return folder
 
 
@@ -63,6 +64,26 @@ def test_what_we_save_is_read_by_transformers_and_by_us(tmp_path, split):
     assert (again.vocabulary, again.split, again.special) == (ours.vocabulary, split, ours.special)
 
 
+def test_what_is_written(tmp_path):
+    settings = """{
+  "do_lower_case": true,
+  "strip_accents": null,
+  "tokenize_chinese_chars": true,
+  "tokenizer_class": "BertTokenizer",
+  "pad_token": "[PAD]",
+  "unk_token": "中",
+  "cls_token": "[CLS]",
+  "sep_token": "[SEP]",
+  "mask_token": "[MASK]"
+}
+"""
+    WordPiece([*SPECIAL[:4], "a", "##é", "中"], unknown="中").save(tmp_path / "deep" / "new")
+    vocabulary, config = ((tmp_path / "deep" / "new" / name).read_bytes().decode() for name in ("vocab.txt", CONFIG))
+    assert vocabulary == "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##é\n中\n"
+    assert config == settings
+    assert WordPiece.from_pretrained(tmp_path / "deep" / "new").tokenize("b a") == ["中", "a"]
+
+
 @pytest.mark.parametrize("processor", ["bert", "template", None])
 def test_tokenizer_json_of_the_library_is_read(tmp_path, processor):
     tokenizer = library(WORDS, BertText(), continuing_subword_prefix="##", max_input_chars_per_word=8)
@@ -88,16 +109,16 @@ def test_tokenizer_json_of_the_library_is_read(tmp_path, processor):
 
 def test_added_tokens_of_the_config_join_vocab_txt(tmp_path):
     entry = {"content": "<new>", "special": True, "normalized": False, "lstrip": False}
-    txt_of(
-        tmp_path, added_tokens_decoder={str(len(WORDS)): entry, "0": {"content": "[PAD]"}}, unk_token={"content": "un"}
-    )
+    entries = {str(len(WORDS) + 1): {"content": "<next>"}, str(len(WORDS)): entry, "0": {"content": "[PAD]"}}
+    txt_of(tmp_path, added_tokens_decoder=entries, unk_token={"content": "un"})
     found = WordPiece.from_pretrained(tmp_path)
-    assert found.tokenize("the<new>xyz") == ["the", "<new>", "un"]
-    assert found.special == (*SPECIAL, "<new>")
+    assert found.tokenize("the<new>xyz<next>") == ["the", "<new>", "un", "<next>"]
+    assert found.special == (*SPECIAL, "<new>", "<next>")
 
 
 def test_vocab_txt_alone_is_uncased(tmp_path):
     assert WordPiece.from_pretrained(txt_of(tmp_path)).tokenize("THE") == ["the"]
+    assert WordPiece.from_pretrained(tmp_path).split == BertText()
     assert WordPiece.from_pretrained(tmp_path / "vocab.txt", split=BertText(False)).tokenize("The") == ["The"]
 
 
@@ -138,10 +159,13 @@ def set_at(*path):
         (set_at("pre_tokenizer", "type", "Whitespace"), "has pre_tokenizer 'Whitespace'; only 'BertPreTokenizer'"),
         (set_at("pre_tokenizer", "new", 1), "pre_tokenizer holds attributes that are not handled: new=1"),
         (set_at("decoder", "type", "ByteLevel"), "has decoder 'ByteLevel'; only 'WordPiece' is supported"),
+        (set_at("decoder", "new", 1), "decoder holds attributes that are not handled: new=1"),
         (set_at("decoder", "prefix", "@"), "decoder has prefix='@'; only '##' is supported"),
         (set_at("post_processor", "cls", ["<s>", 2]), "has a post_processor that does not make [CLS] A [SEP] B [SEP]"),
         (set_at("post_processor", {"type": "ByteLevel"}), "has a post_processor that does not make [CLS] A [SEP]"),
         (set_at("added_tokens", 4, "lstrip", True), "the added token '[MASK]' has lstrip=True, which is not handled"),
+        (set_at("added_tokens", 4, "rstrip", True), "the added token '[MASK]' has rstrip=True, which is not handled"),
+        (set_at("added_tokens", 4, "single_word", True), "the added token '[MASK]' has single_word=True, which is not"),
         (set_at("added_tokens", 4, "normalized", True), "the added token '[MASK]' has normalized=True"),
         (set_at("added_tokens", 4, "id", 9), "the added token '[MASK]' has the id 9, which is not its place"),
         (set_at("added_tokens", 4, "id", 30), "the added token '[MASK]' has the id 30, which is not its place"),
@@ -163,6 +187,7 @@ def test_what_tokenizer_json_asks_and_we_do_not_do_is_named(tmp_path, change, me
     [
         ({"do_basic_tokenize": False}, "tokenizer_config.json has do_basic_tokenize=False; only True is supported"),
         ({"never_split": ["x"]}, "tokenizer_config.json has never_split=['x']; only None is supported"),
+        ({"wordpieces_prefix": "@"}, "tokenizer_config.json has wordpieces_prefix='@'; only '##' is supported"),
         ({"cls_token": "<s>"}, "tokenizer_config.json has cls_token='<s>'; only '[CLS]' is supported"),
         ({"mask_token": {"content": "<m>"}}, "tokenizer_config.json has mask_token='<m>'; only '[MASK]' is supported"),
         ({"unk_token": "<u>"}, "unknown names '<u>'"),
@@ -174,9 +199,13 @@ def test_what_tokenizer_config_asks_and_we_do_not_do_is_named(tmp_path, config, 
         WordPiece.from_pretrained(txt_of(tmp_path, **config))
 
 
-def test_files_that_contradict_each_other_are_refused_until_told(tmp_path):
-    json_of(txt_of(tmp_path, do_lower_case=False))
-    message = r"tokenizer_config.json has do_lower_case=False, but .*tokenizer.json says True; give split="
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [("do_lower_case", False, True), ("strip_accents", True, None), ("tokenize_chinese_chars", False, True)],
+)
+def test_files_that_contradict_each_other_are_refused_until_told(tmp_path, name, value, other):
+    json_of(txt_of(tmp_path, **{name: value}))
+    message = rf"tokenizer_config.json has {name}={value}, but .*tokenizer.json says {other}; give split="
     with pytest.raises(ValueError, match=message):
         WordPiece.from_pretrained(tmp_path)
     assert WordPiece.from_pretrained(tmp_path, split=BertText(False)).tokenize("The") == ["The"]
@@ -202,6 +231,7 @@ def test_text_that_is_not_utf8_is_named(tmp_path):
         (lambda: WordPiece(TINY, special=()), "special=[] cannot be written; vocab.txt means ['[CLS]', '[MASK]'"),
         (lambda: WordPiece(TINY, prefix="@"), "prefix='@' cannot be written; vocab.txt means '##'"),
         (lambda: WordPiece(TINY, longest=9), "longest=9 cannot be written; vocab.txt means 100"),
+        (lambda: WordPiece([*TINY, "a\rb"]), "vocabulary holds 'a\\rb' (id 14), which has no place on a line"),
         (lambda: WordPiece([*TINY, "a\nb"]), "vocabulary holds 'a\\nb' (id 14), which has no place on a line"),
     ],
 )

@@ -1,7 +1,9 @@
 """The growth of a vocabulary against the equations, with loops."""
 
+import contextlib
 import math
 import re
+import sys
 from collections import Counter
 from itertools import islice, pairwise
 
@@ -120,6 +122,7 @@ def test_a_vocabulary_by_hand():
     assert train_wordpiece(["AB ab", "ac"], 99, split=BertText(False))[5:9] == ["##B", "##b", "##c", "A"]
     assert train_wordpiece(["x y"], 3, special=["[UNK]"]) == ["[UNK]", "x", "y"]
     assert train_wordpiece({"ab": 1}, 9, special=(), prefix="@") == ["@b", "a", "ab"]
+    assert train_wordpiece({"abc": 1, "dbc": 1}, 5, special=(), prefix="@") == ["@b", "@c", "a", "d", "@bc"]
     assert characters("abc", "@") == ["a", "@b", "@c"]
 
 
@@ -135,6 +138,40 @@ def test_threshold_ends_the_growth():
     assert full[: len(short)] == short
     number = next(i for i, score in enumerate(scores) if score <= 40)
     assert len(short) == len({c for word in WORDS for c in characters(word)}) + number < len(full)
+
+
+def test_a_score_must_be_above_the_threshold_which_is_0():
+    def grown(value, **threshold):
+        found = train_wordpiece({"ab": 1}, 9, special=(), score=lambda pairs: value * pairs.together, **threshold)
+        return found == ["##b", "a", "ab"]
+
+    assert [grown(value) for value in (0.5, 0, -1)] == [True, False, False]
+    assert [grown(value, threshold=7) for value in (8, 7)] == [True, False]
+
+
+def test_a_bar_shows_the_pieces_that_are_found(monkeypatch):
+    """On a terminal only (disable=None), and only if it takes its time."""
+    bars = []
+
+    class Bar(contextlib.nullcontext):
+        def __init__(self, **settings):
+            super().__init__(self)
+            self.settings, self.updates = settings, 0
+            bars.append(self)
+
+        def update(self):
+            self.updates += 1
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    assert train_wordpiece({"ab": 2, "ac": 1}, 12, special=["x"])[4:] == ["ab", "ac"]
+    (bar,) = bars
+    assert bar.updates == 2
+    assert bar.settings.items() >= {"total": 12 - 4, "leave": False, "disable": None, "delay": 1}.items()
+
+
+def test_it_works_without_tqdm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert train_wordpiece({"ab": 2}, 9, special=()) == ["##b", "a", "ab"]
 
 
 def test_what_was_trained_can_cut_its_text():

@@ -107,7 +107,7 @@ class _Text:
             self.counts.values[unit] += weight
         before = None
         for pair in pairwise(units):
-            if pair == before and pair[0] == pair[1]:
+            if pair == before:
                 before = None  # of three in a row only two can be joined
                 continue
             before = pair
