@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from papercode.tokens.wordpiece_growth import Pairs, grow
+from papercode.tokens.wordpiece_growth import Pairs, _Text, grow
 from papercode.tokens.wordpiece_training import association, likelihood_gain
 
 
@@ -36,6 +36,15 @@ def test_no_piece_is_found_twice(words):
     for score in (likelihood_gain, association, lambda pairs: -pairs.together):
         pieces = [step.piece for step in grow(words, score)]
         assert len(set(pieces)) == len(pieces)
+
+
+def test_a_joint_visits_only_the_words_that_hold_the_pair():
+    """Others would not change what comes out; they would cost time."""
+    text = _Text({"aaab": 1, "ab": 2, "baab": 3}, "##")
+    while len(rows := text.alive()):
+        text.join(int(rows[0]))
+        for pair, row in text.rows.items():
+            assert set(text.places[row]) == {i for i, units in enumerate(text.words) if pair in pairwise(units)}
 
 
 def test_pieces_come_one_at_a_time():
