@@ -33,6 +33,7 @@ def test_steps_give_the_logits_of_the_whole_text(model):
         for end in (4, 5, 6, 9, 11):  # also several new tokens at once, and more than there was room for
             assert_same(step(text[:, :end], torch.arange(2)), expected[:, end - 1])
             assert_differs(expected[:, end - 1], expected[:, end - 2])
+            assert model.layers[0].attention.attend.capacity == 5
     assert type(model.layers[0].attention.attend).__name__ == "function"
 
 
@@ -100,17 +101,18 @@ def test_left_padded():
     tokens, keep = left_padded([[5, 6, 7], [8]], padding=4)
     assert tokens.tolist() == [[5, 6, 7], [4, 4, 8]]
     assert keep.tolist() == [[True] * 3, [False, False, True]]
+    assert left_padded([[8], [6, 7]])[0].tolist() == [[0, 8], [6, 7]]
 
 
 def test_errors(model):
     for prompts in ([], [[1], []]):
         with pytest.raises(ValueError, match="must hold one prompt or more, none of them empty"):
             left_padded(prompts)
-    for row in ([True, False], [False, False]):
+    for row in ([True, True, False], [False, False, False], [True, False, True]):
         refused = pytest.raises(
             ValueError, match="keep must be False, …, True in every row: prompts are padded on the left"
         )
-        with refused, cached_generation(model, keep=torch.tensor([[True, True], row])):
+        with refused, cached_generation(model, keep=torch.tensor([[True, True, True], row])):
             pass
     refused = pytest.raises(ValueError, match=r"keep has shape \(1, 2\), but the prompts have \(2, 3\)")
     with cached_generation(model, keep=torch.tensor([[False, True]])) as step, refused:

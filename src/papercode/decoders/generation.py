@@ -37,7 +37,7 @@ def left_padded(prompts: list[list[int]], padding: int = 0) -> tuple[Int[Tensor,
     if not prompts or not all(prompts):
         raise ValueError(f"prompts={prompts} must hold one prompt or more, none of them empty")
     longest = max(map(len, prompts))
-    rows = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    rows = [[padding] * (longest - len(prompt)) + prompt for prompt in prompts]
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     return torch.tensor(rows), torch.arange(longest) >= longest - lengths[:, None]
 
@@ -72,7 +72,7 @@ def cached_generation(
             nonlocal start, keep, padded
             mask: Mask = causal_mask
             first: int | Tensor = start
-            if start and not torch.equal(parents, torch.arange(len(tokens), device=tokens.device)):
+            if not torch.equal(parents, torch.arange(len(tokens), device=tokens.device)):
                 for cache in caches.values():
                     cache.reorder(parents)
             if keep is not None and padded is not None:
