@@ -47,6 +47,11 @@ def test_a_joint_visits_only_the_words_that_hold_the_pair():
             assert set(text.places[row]) == {i for i, units in enumerate(text.words) if pair in pairwise(units)}
 
 
+def test_more_pairs_than_there_was_room_for():
+    words = [chr(first) + chr(second) for first in range(200, 240) for second in range(200, 240)]
+    assert [step.piece for step in grow(dict.fromkeys(words, 1), lambda pairs: pairs.together)] == words
+
+
 def test_pieces_come_one_at_a_time():
     assert [(step.piece, step.total) for step in grow({"abc": 2}, lambda pairs: pairs.left)] == [("ab", 6), ("abc", 4)]
 
