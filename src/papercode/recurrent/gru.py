@@ -6,8 +6,11 @@ Symbols: b batch, i width of the inputs, d units, r reset gate, z update gate, $
 
 Differences from the paper:
     * There are biases, unless `bias=False`; the paper omits them from its equations "to make them uncluttered".
-    * `ResetAfterGRUCell` is not the paper's: it is what cuDNN, and so torch, computes.
+    * `ResetAfterGRUCell` is not that of section 2.3: it is what the first version of the preprint had, and what cuDNN,
+      and so torch, computes.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -62,7 +65,7 @@ class ResetAfterGRUCell(GRUCell):
     One matrix product a step instead of two; the only bias that could not be merged into the input's is $c_h$.
     """
 
-    kernel = staticmethod(torch.gru)
+    kernel: Any = staticmethod(torch.gru)
 
     def __init__(self, i: int, d: int, *, bias: bool = True):
         super().__init__(i, d, bias=bias)
@@ -70,8 +73,13 @@ class ResetAfterGRUCell(GRUCell):
 
     def step(self, projected: Float[Tensor, "b p"], h: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """The next h."""
+        return self.mixed(projected, h @ self.hidden.weight.T, h)
+
+    def mixed(
+        self, projected: Float[Tensor, "b p"], products: Float[Tensor, "b p"], h: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b d"]:
+        """The next h, of what the input and what the reset gate acts on contribute."""
         d = h.shape[1]
-        products = h @ self.hidden.weight.T
         r, z = (projected[:, : 2 * d] + products[:, : 2 * d]).sigmoid().chunk(2, -1)
         product = products[:, 2 * d :]
         product = product if self.reset_bias is None else product + self.reset_bias
