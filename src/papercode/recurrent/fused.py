@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_packed_sequence
 
-from papercode.recurrent.unroll import Cell, State, each, pack, select
+from papercode.recurrent.unroll import Cell, State, check, each, pack, select
 
 
 def weights(cell: Any) -> list[Tensor]:
@@ -56,18 +56,20 @@ def fused(
 
     Raises:
         TypeError: If torch has no kernel for the cell.
-        ValueError: If n = 0, or the lengths do not fit.
+        ValueError: If n = 0, or x, the state or the lengths do not fit. (The kernels would read what is not theirs.)
     """
     kernel = getattr(cell, "kernel", None)
     if kernel is None:
         raise TypeError(f"cell={type(cell).__name__} has no kernel in torch; run it with unroll")
-    if not x.shape[1]:
-        raise ValueError(f"x {tuple(x.shape)} has no steps")
-    state = cell.start(x) if state is None else state
+    check(x, lengths)
+    own: Any = cell.start(x)
+    state = own if state is None else each(_fitting, own, state)
+    parameters = weights(cell)
+    if x.shape[2] != (width := parameters[0].shape[1]):
+        raise ValueError(f"x {tuple(x.shape)} must have the width of the cell's inputs, {width}")
     if reverse:
         order = turned(torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths, x.shape[1])
         x = x.gather(1, order[..., None].expand_as(x))
-    parameters = weights(cell)
     common = (parameters, len(parameters) == 4, 1, 0.0, cell.training, False)  # layers, dropout, training, directions
     if lengths is None:
         h, *last = kernel(x, _layered(state), *common, True)
@@ -79,8 +81,13 @@ def fused(
         last = [tensor.index_select(1, packed.unsorted_indices) for tensor in last]
     if reverse:
         h = h.gather(1, order[..., None].expand_as(h))
-    last = last[0][0] if isinstance(state, Tensor) else type(state)(*(tensor[0] for tensor in last))
-    return h, last
+    return h, last[0][0] if isinstance(own, Tensor) else type(own)(*(tensor[0] for tensor in last))
+
+
+def _fitting(own: Tensor, given: Tensor) -> Tensor:
+    if given.shape != own.shape:
+        raise ValueError(f"state {tuple(given.shape)} must be {tuple(own.shape)}")
+    return given
 
 
 def _layered(state: State) -> State:

@@ -1,19 +1,30 @@
 r"""Long short-term memory [@hochreiter1997long], with the forget gate [@gers2000learning].
 
+Imports: a cell and what runs it come from [`unroll`][papercode.recurrent.unroll.unroll], several layers from
+[`Recurrent`][papercode.recurrent.layers.Recurrent].
+
 Symbols: b batch, i width of the inputs, d cells, h what they show, c their memory.
 
 Differences from the paper:
     * `LSTMCell` is what the name means today: it has the forget gate that came three years later, and tanh where the
-      paper has logistic functions stretched to [-2, 2] and [-1, 1].
+      paper has logistic functions stretched to [-2, 2] and [-1, 1]. With the forget gate held open that is only another
+      scale of weights and memory: [`LSTM1997Cell`][papercode.recurrent.lstm_1997.LSTM1997Cell] is the paper's.
+    * Each cell has gates of its own, which nothing else reads; the paper's cells share theirs in blocks.
+    * Gradients are not truncated.
+    * The bias of the forget gate starts at 1 and those of the other gates at 0; with the forget gate came negative ones
+      for the others.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from papercode.recurrent.unroll import Cell
+from papercode.recurrent.layers import Recurrent
+from papercode.recurrent.unroll import Cell, unroll
 
 
 class LSTMState(NamedTuple):
@@ -74,3 +85,29 @@ class LSTMCell(Cell):
     def hidden_bias(self) -> Tensor | None:
         """The second bias of torch's layout: zeros, since the first is enough; None without biases."""
         return None if self.input.bias is None else torch.zeros_like(self.input.bias)
+
+
+@torch.no_grad()
+def from_torch(lstm: nn.LSTM, *, run: Callable = unroll) -> Recurrent:
+    """An LSTM of torch as layers of ours: the same weights, copied, and their two biases summed.
+
+    Args:
+        lstm: Whatever its `batch_first`, ours reads (b n i).
+        run: What runs the cells along the sequences: `unroll`, or `fused`.
+
+    Raises:
+        ValueError: If what the cells show is projected (`proj_size`).
+    """
+    if lstm.proj_size:
+        raise ValueError(f"proj_size={lstm.proj_size} must be 0: LSTMCell does not project what it shows")
+    make = partial(LSTMCell, d=lstm.hidden_size, bias=lstm.bias)
+    layers = Recurrent(
+        make, lstm.input_size, lstm.num_layers, bidirectional=lstm.bidirectional, dropout=lstm.dropout, run=run
+    )
+    for cell, (of_x, of_h, *biases) in zip(layers.cells, lstm.all_weights, strict=True):
+        cell.to(of_x)
+        cell.input.weight.copy_(of_x)
+        cell.hidden.weight.copy_(of_h)
+        if biases:
+            cell.input.bias.copy_(sum(biases))
+    return layers.train(lstm.training)

@@ -11,6 +11,7 @@ Symbols: b batch, n steps, i width of the inputs, d width of the state.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,15 +70,27 @@ def shown(state: State) -> Tensor:
     return state if isinstance(state, Tensor) else shown(state[0])
 
 
-def pack(x: Float[Tensor, "b n i"], lengths: Int[Tensor, " b"]) -> PackedSequence:
-    """The real steps only, longest row first: step t holds the rows that are longer than t.
+def check(x: Float[Tensor, "b n i"], lengths: Tensor | None) -> None:
+    """Whether there is something to run along.
 
     Raises:
-        ValueError: If there is not one length for each row, or one is not within 1 and n.
+        ValueError: If n = 0, there is not one length for each row, or one is not within 1 and n.
     """
-    if lengths.shape != (len(x),) or not ((lengths >= 1) & (lengths <= x.shape[1])).all():
+    if not x.shape[1]:
+        raise ValueError(f"x {tuple(x.shape)} has no steps")
+    if lengths is not None and (lengths.shape != x.shape[:1] or not ((lengths >= 1) & (lengths <= x.shape[1])).all()):
         raise ValueError(f"lengths={lengths.tolist()} must be {len(x)} numbers from 1 to n={x.shape[1]}")
+
+
+def pack(x: Float[Tensor, "b n i"], lengths: Int[Tensor, " b"]) -> PackedSequence:
+    """The real steps only, longest row first: step t holds the rows that are longer than t."""
     return pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+
+
+def _check_rows(x: Tensor, part: Tensor) -> Tensor:
+    if len(part) != len(x):
+        raise ValueError(f"state {tuple(part.shape)} must have a row for each of x {tuple(x.shape)}")
+    return part
 
 
 def _same(x: Tensor) -> Tensor:
@@ -132,15 +145,16 @@ def unroll(
         state (`reverse`: that at its first step).
 
     Raises:
-        ValueError: If n = 0, or the lengths do not fit.
+        ValueError: If n = 0, the lengths do not fit, or the state has not one row for each of x.
         TypeError: If there is no state and the cell is no `Cell`.
     """
-    if not x.shape[1]:
-        raise ValueError(f"x {tuple(x.shape)} has no steps")
-    if state is None:
-        if not isinstance(cell, Cell):
-            raise TypeError("state=None needs a Cell, whose start is known; for another callable give the state")
+    check(x, lengths)
+    if state is not None:
+        each(partial(_check_rows, x), state)
+    elif isinstance(cell, Cell):
         state = cell.start(x)
+    else:
+        raise TypeError("state=None needs a Cell, whose start is known; for another callable give the state")
     project, step = (cell.project, cell.step) if isinstance(cell, Cell) else (_same, cell)
     if lengths is None:
         steps = project(x).unbind(1)
