@@ -124,6 +124,7 @@ def test_a_vocabulary_by_hand():
     assert train_wordpiece({"ab": 1}, 9, special=(), prefix="@") == ["@b", "a", "ab"]
     assert train_wordpiece({"abc": 1, "dbc": 1}, 5, special=(), prefix="@") == ["@b", "@c", "a", "d", "@bc"]
     assert characters("abc", "@") == ["a", "@b", "@c"]
+    assert characters("abc") == ["a", "##b", "##c"]
 
 
 def test_pieces_do_not_cross_spaces():
