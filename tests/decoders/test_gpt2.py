@@ -7,7 +7,7 @@ import torch
 
 from helpers import assert_differs, assert_same, randomise
 from papercode.attention.layer_norm import LayerNorm
-from papercode.attention.transformer import PostNorm
+from papercode.attention.transformer import PostNorm, attention
 from papercode.decoders.gpt import GPT
 from papercode.decoders.gpt2 import GPT2, PreNorm
 
@@ -41,6 +41,29 @@ def test_it_is_gpt_with_the_norms_moved():
     post = randomise(GPT2(V, **SIZES, residual=PostNorm)).eval()
     assert_same(post.encode(text), post.norm(GPT.encode(post, text)))
     assert_differs(post(text), ours(text))
+
+
+def test_mask_and_start_reach_every_layer():
+    ours, text, mask = randomise(GPT2(V, **SIZES)).eval(), tokens(), torch.eye(7).bool()
+    found = ours.encode(text, mask, 3)
+    assert_same(found, ours.norm(GPT.encode(ours, text, mask, 3)))
+    assert_differs(found, ours.encode(text, mask))
+    assert_differs(found, ours.encode(text, start=3))
+
+
+def test_arguments_reach_the_model():
+    def attend(*args, **kwargs):
+        return attention(*args, **kwargs)
+
+    def found(model):
+        layer = model.layers[0]
+        rates = {model.dropout.p, layer.attention.dropout, *(residual.dropout.p for residual in layer.residuals)}
+        epsilons = {model.norm.eps, *(residual.norm.eps for residual in layer.residuals)}
+        return rates, epsilons, layer.attention.d_k, model.positions.num_embeddings, layer.attention.attend
+
+    with torch.device("meta"):
+        assert found(GPT2(V, **SIZES, dropout=0.3, eps=0.5, attend=attend)) == ({0.3}, {0.5}, 7, 23, attend)
+        assert found(GPT2(V, n_layers=1)) == ({0.1}, {1e-5}, 64, 1024, attention)
 
 
 def test_initial_weights_on_the_residual_path_are_divided_by_the_root_of_its_layers():
