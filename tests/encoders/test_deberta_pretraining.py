@@ -80,7 +80,7 @@ def test_what_the_encoder_cannot_tell_apart_the_decoder_can():
     """Seven times the same word, without the terms of distances: one state, and seven predictions."""
     model, x = made(), torch.zeros(1, 7, dtype=torch.long)
     for layer in model.encoder.layers:
-        layer.attention.position_k = layer.attention.position_q = None
+        layer.attention.c2p = layer.attention.p2c = False
     states = model.encoder(x)[0]
     assert_same(states, states[:1].expand_as(states))
     assert torch.pdist(model.states(x)[0]).min() > 1e-3

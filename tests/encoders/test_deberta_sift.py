@@ -104,7 +104,7 @@ def test_scale_invariance(factor):
     assert_same(same, loss, 1e-3)
     assert loss > 0.001
     with torch.no_grad():  # a change of words that are not normalised, for comparison
-        words, noise = model.encoder.words(x), 0.3 * torch.randn(B, N, D)
+        words, noise = model.encoder.words(x), 0.03 * torch.randn(B, N, D)
         plain = symmetric_kl(model.classify(words + noise), model.classify(words))
         other = symmetric_kl(model.classify(words / factor + noise), model.classify(words / factor))
     assert max(plain / other, other / plain) > 3

@@ -182,6 +182,7 @@ def shared_configuration(model: Any) -> dict[str, Any]:
         "position_biased_input": False,
         "type_vocab_size": 0,
         "legacy": False,
+        "pos_att_type": [name for name in ("c2p", "p2c") if getattr(layer.attention, name)],
         "max_position_embeddings": model.decoder.positions.num_embeddings if hasattr(model, "decoder") else 512,
     }
     if hasattr(model, "classifier"):
@@ -200,16 +201,12 @@ def configuration(model: Any) -> dict[str, Any]:
     """
     encoder: DeBERTa = getattr(model, "encoder", model)
     attention: Any = encoder.layers[0].attention
-    if attention.position_q is not None and not attention.same_distance:
+    if attention.p2c and not attention.same_distance:
         raise ValueError("same_distance=False: the layout knows p2c as in the authors' code only")
-    if not isinstance(encoder.relative, RelativeTable):
+    if type(encoder.relative) is not RelativeTable:
         raise ValueError(f"relative={type(encoder.relative).__name__}: the layout knows a RelativeTable only")
     check_decoder(model)
-    maps = {"c2p": attention.position_k, "p2c": attention.position_q}
-    return shared_configuration(model) | {
-        "max_relative_positions": encoder.relative.k,
-        "pos_att_type": [name for name, made in maps.items() if made is not None],
-    }
+    return shared_configuration(model) | {"max_relative_positions": encoder.relative.k}
 
 
 def check_decoder(model: Any) -> None:

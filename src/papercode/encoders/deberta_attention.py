@@ -128,7 +128,7 @@ class DisentangledAttention(MultiHeadAttention):
         attend: Callable[..., Tensor] = attention,
     ):
         super().__init__(d_model, n_heads, dropout=dropout, attend=attend)
-        self.same_distance = same_distance
+        self.c2p, self.p2c, self.same_distance = c2p, p2c, same_distance
         self.k = nn.Linear(d_model, d_model, bias=False)
         self.position_k = nn.Linear(d_model, d_model, bias=False) if c2p else None
         self.position_q = nn.Linear(d_model, d_model) if p2c else None
@@ -136,12 +136,21 @@ class DisentangledAttention(MultiHeadAttention):
     @property
     def scale(self) -> float:
         """Of the sum: 1 / sqrt(d times the number of terms)."""
-        terms = 1 + (self.position_k is not None) + (self.position_q is not None)
-        return (terms * self.d_k) ** -0.5
+        return ((1 + self.c2p + self.p2c) * self.d_k) ** -0.5
 
     def heads(self, x: Float[Tensor, "*b n hd"]) -> Float[Tensor, "*b h n d"]:
         """What a map gives, cut into heads."""
         return x.unflatten(-1, (-1, self.d_k)).transpose(-3, -2)
+
+    def position_keys(self, table: Float[Tensor, "r d_model"]) -> Float[Tensor, "h r d"]:
+        """$K^r$, what each distance offers."""
+        assert self.position_k is not None
+        return self.heads(self.position_k(table))
+
+    def position_queries(self, table: Float[Tensor, "r d_model"]) -> Float[Tensor, "h r d"]:
+        """$Q^r$, what each distance looks for."""
+        assert self.position_q is not None
+        return self.heads(self.position_q(table))
 
     def forward(  # type: ignore[override]
         self,
@@ -180,10 +189,10 @@ class DisentangledAttention(MultiHeadAttention):
             raise ValueError(f"relative is for {tuple(rows.shape)} positions, but there are {(q.shape[2], k.shape[2])}")
         table = nn.functional.dropout(table, self.dropout, self.training)
         c2p = p2c = None
-        if self.position_k is not None:
-            c2p = _pick(q @ self.heads(self.position_k(table)).mT, rows)
-        if self.position_q is not None:  # for key j and query i: the row of j - i, and to the place i, j
-            p2c = _pick(k @ self.heads(self.position_q(table)).mT, rows.mT if self.same_distance else rows).mT
+        if self.c2p:
+            c2p = _pick(q @ self.position_keys(table).mT, rows)
+        if self.p2c:  # for key j and query i the row of j - i, put at i, j
+            p2c = _pick(k @ self.position_queries(table).mT, rows.mT if self.same_distance else rows).mT
         return c2p, p2c
 
 
