@@ -180,6 +180,12 @@ def test_arguments_reach_the_network():
     assert all(isinstance(block.shortcut, Projection) for stage in model.stages for block in stage)
     assert resnet(50, stride_in_3x3=True).stages[1][0].convs[1].stride == (2, 2)
     assert resnet(50).stages[1][0].convs[0].stride == (2, 2)
+    with torch.device("meta"):
+        deep, default = resnet(50, shortcut=option_c, n_classes=5), ResNet([1], [8])
+    assert deep.classifier.out_features == 5
+    assert all(isinstance(block.shortcut, Projection) for stage in deep.stages for block in stage)
+    assert (default.stem.conv.in_channels, default.stem.conv.out_channels) == (3, 64)
+    assert default.classifier.out_features == 1000
     small = cifar_resnet(8, shortcut=option_b, widths=(3, 5, 7), n_classes=11, n_channels=1)
     assert small(torch.randn(2, 1, 8, 8)).shape == (2, 11)
     assert isinstance(small.stages[1][0].shortcut, Projection)

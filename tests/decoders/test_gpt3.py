@@ -10,9 +10,9 @@ from helpers import assert_differs, assert_same, leaks, randomise
 from papercode.attention.backends import auto
 from papercode.attention.kv_cache import KVCache
 from papercode.attention.masks import Band, as_band
-from papercode.attention.transformer import attention, causal_mask
+from papercode.attention.transformer import PostNorm, attention, causal_mask
 from papercode.attention.wrapping import wrapped
-from papercode.decoders.gpt2 import GPT2
+from papercode.decoders.gpt2 import GPT2, PreNorm
 from papercode.decoders.gpt3 import GPT3, SIZES, _NothingDrawnOnMeta, banded, training_flops
 
 B, N, V, HEADS, D, LAYERS, POSITIONS, WIDTH = 2, 17, 23, 3, 21, 5, 19, 5
@@ -232,6 +232,22 @@ def test_all_sizes(name):
 def test_training_compute():
     assert training_flops(174_600_000_000) == pytest.approx(3.14e23, rel=0.002)
     assert training_flops(10, 7) == 420
+
+
+def test_arguments_reach_the_model():
+    def found(gpt):
+        layer = gpt.layers[0]
+        rates = {gpt.dropout.p, layer.attention.dropout, *(residual.dropout.p for residual in layer.residuals)}
+        epsilons = {gpt.norm.eps, *(residual.norm.eps for residual in layer.residuals)}
+        kinds = {type(residual) for residual in layer.residuals}
+        return rates, epsilons, kinds, layer.feed_forward.expand.out_features, layer.attention.d_k
+
+    with torch.device("meta"):
+        given = GPT3(V, **SHAPE, d_ff=11, dropout=0.3, eps=0.5, residual=PostNorm)
+        default = GPT3(V, n_layers=1)
+    assert found(given) == ({0.3}, {0.5}, {PostNorm}, 11, 7)
+    assert found(default) == ({0.1}, {1e-5}, {PreNorm}, 3072, 64)
+    assert default.width is None
 
 
 def test_nothing_is_drawn_on_meta_and_everything_elsewhere():
