@@ -150,6 +150,8 @@ def test_masks_that_old_files_hold_are_no_weights(kind, prefix, tmp_path):
             tensors[f"{prefix}h.{i}.attn.bias"] = torch.ones(1, 1, 31, 31).tril()
             if kind == "gpt2":
                 tensors[f"{prefix}h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+        if kind == "openai-gpt":
+            tensors[f"{prefix}position_ids"] = torch.arange(31)
 
     rewritten(tmp_path, old)
     assert_same(ours.from_pretrained(tmp_path)(x), expected)
@@ -209,6 +211,18 @@ def test_rates_of_dropout_are_read_and_written(kind, tmp_path):
     model.to_transformers(tmp_path / "again")
     values = json.loads((tmp_path / "again" / "config.json").read_text())
     assert {name: values[name] for name in rates} == rates
+
+
+def test_what_old_configurations_of_gpt_say_and_leave_out(tmp_path):
+    written(hf.OpenAIGPTLMHeadModel, config("openai-gpt"), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "layer_norm_epsilon"):
+        del values[name]
+    values |= {"n_ctx": 31, "n_special": 0, "predict_special_tokens": False, "summary_activation": None}
+    values |= {"summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index"}
+    (tmp_path / "config.json").write_text(json.dumps(values | {"summary_use_proj": True}))
+    model = GPT.from_pretrained(tmp_path)
+    assert (model.dropout.p, model.layers[0].residuals[0].norm.eps) == (0.1, 1e-5)
 
 
 def test_gpt_has_no_name_for_another_width_inside(tmp_path):
