@@ -214,6 +214,7 @@ def test_without_width_it_is_gpt2(tokens):
 # sizes
 
 TABLE_2_1 = [125, 350, 760, 1300, 2700, 6700, 13_000, 175_000]  # millions
+D_HEAD = [64, 64, 96, 128, 80, 128, 128, 128]
 TABLE_D_1 = [125, 356, 760, 1320, 2650, 6660, 12_850, 174_600]
 
 
@@ -223,6 +224,7 @@ def test_all_sizes(name):
         gpt = GPT3(**SIZES[name])
     count = sum(p.numel() for p in gpt.parameters())
     assert all(p.is_meta for p in gpt.parameters())
+    assert gpt.layers[0].attention.d_k == D_HEAD[list(SIZES).index(name)]
     assert count / 1e6 == pytest.approx(TABLE_2_1[list(SIZES).index(name)], rel=0.02)
     assert count / 1e6 == pytest.approx(TABLE_D_1[list(SIZES).index(name)], rel=0.004)
     d, layers = SIZES[name]["d_model"], SIZES[name]["n_layers"]
@@ -244,10 +246,10 @@ def test_arguments_reach_the_model():
 
     with torch.device("meta"):
         given = GPT3(V, **SHAPE, d_ff=11, dropout=0.3, eps=0.5, residual=PostNorm)
-        default = GPT3(V, n_layers=1)
+        default = GPT3(V)
     assert found(given) == ({0.3}, {0.5}, {PostNorm}, 11, 7)
     assert found(default) == ({0.1}, {1e-5}, {PreNorm}, 3072, 64)
-    assert default.width is None
+    assert (default.width, len(default.layers)) == (None, 12)
 
 
 def test_nothing_is_drawn_on_meta_and_everything_elsewhere():
