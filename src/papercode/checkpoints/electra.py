@@ -1,0 +1,84 @@
+"""ELECTRA's released weights [@clark2020electra], as the transformers library stores them: generators and others."""
+
+from dataclasses import replace
+from typing import Any
+
+from papercode.checkpoints.bert import RULES as BERT_RULES
+from papercode.checkpoints.bert import arguments as bert_arguments
+from papercode.checkpoints.bert import configuration as bert_configuration
+from papercode.checkpoints.config import Config
+from papercode.checkpoints.layout import Architecture, Layout, Rule
+from papercode.encoders.electra import ELECTRA, ELECTRAForSentences, ELECTRAForSpans, ELECTRAForTokens
+from papercode.encoders.electra_pretraining import ELECTRADiscriminator, ELECTRAGenerator
+
+_MAPS = {
+    "electra.embeddings_project": "encoder.project",
+    "generator_predictions.dense": "mlm.transform",
+    "discriminator_predictions.dense": "transform",
+    "discriminator_predictions.dense_prediction": "verdict",
+    "classifier.dense": "hidden",
+    "classifier.out_proj": "output",
+    "classifier": "classifier",
+    "qa_outputs": "span",
+}
+_BOTH = ("weight", "bias")
+RULES = (
+    *(replace(rule, theirs="electra" + rule.theirs.removeprefix("bert")) for rule in BERT_RULES
+      if rule.theirs.startswith("bert.") and "pooler" not in rule.theirs),
+    *(Rule(f"{theirs}.{kind}", f"{ours}.{kind}") for theirs, ours in _MAPS.items() for kind in _BOTH),
+    Rule("generator_predictions.LayerNorm.weight", "mlm.norm.gain"),
+    Rule("generator_predictions.LayerNorm.bias", "mlm.norm.bias"),
+    Rule("generator_lm_head.bias", "mlm.bias"),
+)  # fmt: skip
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """What ELECTRA's encoder is made with: BERT's, and the width of the embeddings."""
+    config.ignore("summary_activation", "summary_last_dropout", "summary_type", "summary_use_proj")  # of no head here
+    return bert_arguments(config) | {"d_embedding": config.take("embedding_size", 128)}
+
+
+def configuration(model: Any) -> dict[str, Any]:
+    """The inverse, for the encoder or what has one."""
+    encoder: ELECTRA = getattr(model, "encoder", model)
+    values = bert_configuration(model) | {"hidden_size": encoder.d_model, "embedding_size": encoder.d_embedding}
+    if isinstance(model, ELECTRAForSentences):
+        names = [f"LABEL_{number}" for number in range(model.output.out_features)]
+        values["id2label"] = {str(number): name for number, name in enumerate(names)}
+        values["label2id"] = {name: number for number, name in enumerate(names)}
+    return values
+
+
+def _n_classes(config: Config) -> int:
+    """id2label names them; without it there are num_labels, or 2, as in transformers."""
+    names = config.take("id2label", None)
+    return config.take("num_labels", 2) if names is None else len(names)
+
+
+def _sentences(config: Config, arguments: dict[str, Any]) -> ELECTRAForSentences:
+    return ELECTRAForSentences(ELECTRA(**arguments), _n_classes(config), config.take("classifier_dropout", None))
+
+
+def _tokens(config: Config, arguments: dict[str, Any]) -> ELECTRAForTokens:
+    return ELECTRAForTokens(ELECTRA(**arguments), _n_classes(config), config.take("classifier_dropout", None))
+
+
+LAYOUT = Layout(
+    "electra",
+    RULES,
+    arguments,
+    configuration,
+    architectures={
+        ELECTRA: Architecture("ElectraModel", "encoder."),
+        ELECTRADiscriminator: Architecture(
+            "ElectraForPreTraining", "", lambda _, a: ELECTRADiscriminator(ELECTRA(**a))
+        ),
+        ELECTRAGenerator: Architecture("ElectraForMaskedLM", "", lambda _, a: ELECTRAGenerator(ELECTRA(**a))),
+        ELECTRAForSentences: Architecture("ElectraForSequenceClassification", "", _sentences),
+        ELECTRAForTokens: Architecture("ElectraForTokenClassification", "", _tokens),
+        ELECTRAForSpans: Architecture("ElectraForQuestionAnswering", "", lambda _, a: ELECTRAForSpans(ELECTRA(**a))),
+    },
+    prefix="electra.",
+    ignored=(r"electra\.embeddings\.position_ids",),
+    tied={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+)
