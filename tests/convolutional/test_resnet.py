@@ -186,6 +186,7 @@ def test_arguments_reach_the_network():
     assert all(isinstance(block.shortcut, Projection) for stage in deep.stages for block in stage)
     assert (default.stem.conv.in_channels, default.stem.conv.out_channels) == (3, 64)
     assert default.classifier.out_features == 1000
+    assert type(default.stages[0][0]) is BasicBlock
     small = cifar_resnet(8, shortcut=option_b, widths=(3, 5, 7), n_classes=11, n_channels=1)
     assert small(torch.randn(2, 1, 8, 8)).shape == (2, 11)
     assert isinstance(small.stages[1][0].shortcut, Projection)
