@@ -74,3 +74,19 @@ def test_vectors_lie_in_clusters():
 def test_errors(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def test_documents_have_one_sentence_that_decides():
+    documents, labels, places = LANGUAGE.documents(200, sentences=3, shortest=2, longest=5)
+    opinions = {"positive": 1, "negative": 0}
+    for document, label, place in zip(documents, labels.tolist(), places.tolist()):
+        kinds = [[kind(token) for token in sentence] for sentence in document]
+        assert all(2 <= len(sentence) <= 5 for sentence in document)
+        (opinion,) = (name for name in kinds[place] if name != "neutral")
+        assert opinions[opinion] == label
+        assert all(name == "neutral" for i, names in enumerate(kinds) if i != place for name in names)
+    assert {len(document) for document in documents} == {1, 2, 3}
+    assert set(places.tolist()) == {0, 1, 2}
+    assert LANGUAGE.documents(5, seed=1)[0] == LANGUAGE.documents(5, seed=1)[0] != LANGUAGE.documents(5, seed=2)[0]
+    with pytest.raises(ValueError, match="sentences=0 must be at least 1"):
+        LANGUAGE.documents(1, sentences=0)

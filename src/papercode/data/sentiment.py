@@ -81,6 +81,36 @@ class Sentiment:
             labels.append(int(label))
         return pad(sentences), torch.tensor(labels)
 
+    def documents(
+        self, number: int, *, sentences: int = 4, shortest: int = 4, longest: int = 8, seed: int = 0
+    ) -> tuple[list[list[list[int]]], Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Documents in which one sentence holds one opinion, without negator, and all others are neutral.
+
+        Args:
+            number: b.
+            sentences: At most so many in a document; at least 1.
+            shortest: Fewest words of a sentence, at least 2.
+            longest: Most words of a sentence.
+            seed: Of everything that is random here.
+
+        Returns:
+            Lists of sentences, which are lists of tokens; labels, 1 positive, 0 negative; which sentence decides.
+
+        Raises:
+            ValueError: If sentences is less than 1, or shortest is not within 2 and longest.
+        """
+        if sentences < 1:
+            raise ValueError(f"sentences={sentences} must be at least 1")
+        tokens, labels = self.sample(number, shortest=shortest, longest=longest, negated=0.0, seed=seed)
+        draw, documents, places = random.Random(f"documents {seed}"), [], []
+        for row in tokens.tolist():
+            lengths = [draw.randint(shortest, longest) for _ in range(draw.randint(1, sentences) - 1)]
+            document = [draw.choices(self.kinds["neutral"], k=length) for length in lengths]
+            places.append(draw.randint(0, len(document)))
+            document.insert(places[-1], [token for token in row if token])
+            documents.append(document)
+        return documents, labels, torch.tensor(places)
+
     def vectors(self, k: int, *, noise: float = 0.5, seed: int = 0) -> Float[Tensor, "v k"]:
         """A vector for each word: the centre of its kind, a standard normal one, and normal noise of its own.
 
