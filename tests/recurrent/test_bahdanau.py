@@ -122,6 +122,20 @@ def test_nothing_to_attend_to(dtype):
         assert gradient.isfinite().all()
 
 
+def test_scores_may_be_far_below_zero():
+    scores = torch.tensor([[-1e6, -1e6 + math.log(3), 5.0]], dtype=torch.float64)
+    weights = masked_softmax(scores, torch.tensor([[True, True, False]]))
+    assert_same(weights, torch.tensor([[0.25, 0.75, 0.0]]).double(), 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_no_nan_on_the_way_either():
+    scores = torch.randn(1, M, requires_grad=True)
+    with torch.autograd.detect_anomaly():
+        masked_softmax(scores, torch.zeros(1, M, dtype=torch.bool)).sum().backward()
+    assert not scores.grad.any()
+
+
 def test_gradients_are_those_of_finite_differences():
     score = randomise(AdditiveScore(2, 3, 5))
     keep = torch.tensor([[True, True, False]])
