@@ -8,8 +8,7 @@ from torch import nn
 
 from helpers import assert_differs, assert_same, randomise
 from papercode.recurrent.fused import fused
-from papercode.recurrent.gru import GRUCell, ResetAfterGRUCell
-from papercode.recurrent.layers import Recurrent
+from papercode.recurrent.gru import GRUCell, ResetAfterGRUCell, from_torch
 from papercode.recurrent.unroll import unroll
 
 B, N, W_IN, D = 3, 7, 5, 11
@@ -71,20 +70,23 @@ def test_reset_after_equals_torch(parity, bias):
     assert_differs(unroll(cell, x)[0], theirs)
 
 
-def test_packed_and_backwards_equals_torch(parity):
-    gru = nn.GRU(W_IN, D, batch_first=True, bidirectional=True).double()
-    layers = randomise(Recurrent(lambda i: ResetAfterGRUCell(i, D), W_IN, bidirectional=True))
-    for cell, suffix in zip(layers.cells, ("l0", "l0_reverse"), strict=True):
-        parts = cell.input.weight, cell.hidden.weight, cell.input.bias, cell.hidden_bias()
-        for name, value in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), parts, strict=True):
-            getattr(gru, f"{name}_{suffix}").data.copy_(value)
-    x, lengths = inputs()[0], torch.tensor([4, 7, 1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_and_backwards_equals_torch(parity, bias):
+    gru = randomise(nn.GRU(W_IN, D, 2, bias=bias, batch_first=True, bidirectional=True))
+    layers, (x, _), lengths = from_torch(gru), inputs(), torch.tensor([4, 7, 1])
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     theirs, last = gru(packed)
     theirs, _ = nn.utils.rnn.pad_packed_sequence(theirs, batch_first=True)
     ours, states = layers(x, lengths=lengths)
-    parity("GRU", "torch.nn.GRU", "both directions, padding", [ours, *states], [theirs, *last])
+    configuration = f"two layers, both directions, padding, {'biases' if bias else 'no biases'}"
+    parity("GRU", "torch.nn.GRU", configuration, [ours, *states], [theirs, *last])
     assert_differs(layers(x)[0], theirs)
+    assert_same(from_torch(gru, run=fused)(x, lengths=lengths)[0], theirs)
+    gru.eval()
+    assert not from_torch(gru).training
+    assert from_torch(nn.GRU(W_IN, D, 2, dropout=0.25)).dropout.p == 0.25
+    assert from_torch(nn.GRU(W_IN, D).bfloat16()).cells[0].input.weight.dtype == torch.bfloat16
+    assert layers.cells[0].input.weight.data_ptr() != gru.weight_ih_l0.data_ptr()
 
 
 def test_the_papers_unit_equals_loops(parity):

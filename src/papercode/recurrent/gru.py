@@ -1,6 +1,7 @@
 r"""The gated recurrent unit of the RNN encoder-decoder [@cho2014learning, section 2.3].
 
-Imports: `Cell` is the one step of a recurrent network that every cell of this family is [@hochreiter1997long].
+Imports: `Cell` is the one step of a recurrent network that every cell of this family is, `Recurrent` several layers
+of them [@hochreiter1997long].
 
 Symbols: b batch, i width of the inputs, d units, r reset gate, z update gate, $\tilde h$ candidate.
 
@@ -10,13 +11,16 @@ Differences from the paper:
       and so torch, computes.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from papercode.recurrent.unroll import Cell
+from papercode.recurrent.layers import Recurrent
+from papercode.recurrent.unroll import Cell, unroll
 
 
 class GRUCell(Cell):
@@ -89,3 +93,30 @@ class ResetAfterGRUCell(GRUCell):
         """The bias of the state's products in torch's layout, (3d); None without biases."""
         d = self.hidden.in_features
         return None if self.reset_bias is None else torch.cat([self.reset_bias.new_zeros(2 * d), self.reset_bias])
+
+
+@torch.no_grad()
+def from_torch(gru: nn.GRU, *, run: Callable = unroll) -> Recurrent:
+    """A GRU of torch as layers of `ResetAfterGRUCell`: the same weights, copied.
+
+    Torch has two biases for each product. Those of the gates are summed; those of the candidate stay apart, since the
+    reset gate stands between them.
+
+    Args:
+        gru: Whatever its `batch_first`, ours reads (b n i).
+        run: What runs the cells along the sequences: `unroll`, or `fused`.
+    """
+    make = partial(ResetAfterGRUCell, d=gru.hidden_size, bias=gru.bias)
+    layers = Recurrent(
+        make, gru.input_size, gru.num_layers, bidirectional=gru.bidirectional, dropout=gru.dropout, run=run
+    )
+    for cell, (of_x, of_h, *biases) in zip(layers.cells, gru.all_weights, strict=True):
+        cell.to(of_x)
+        cell.input.weight.copy_(of_x)
+        cell.hidden.weight.copy_(of_h)
+        if biases:
+            gates = 2 * gru.hidden_size
+            cell.input.bias.copy_(biases[0])
+            cell.input.bias[:gates] += biases[1][:gates]
+            cell.reset_bias.copy_(biases[1][gates:])
+    return layers.train(gru.training)
