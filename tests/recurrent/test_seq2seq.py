@@ -12,6 +12,7 @@ from helpers import assert_differs, assert_same, leaks, randomise
 from papercode.data.sequences import END, START, pad
 from papercode.decoding import beam_search, greedy_search
 from papercode.recurrent.fused import fused
+from papercode.recurrent.gru import GRUCell
 from papercode.recurrent.seq2seq import Seq2Seq, reverse_source
 from papercode.recurrent.seq2seq_decoding import unpenalised
 from papercode.recurrent.unroll import unroll
@@ -163,6 +164,31 @@ def test_no_word_is_seen_before_it_is_due():
     where[:, :4] = True
     assert not leaks(lambda inputs: model(SOURCE, inputs), TARGET, changed, where)
     assert leaks(lambda inputs: model(SOURCE, inputs), TARGET, changed, ~where)
+
+
+def test_no_peepholes():
+    """The gates do not see c: from a given h, what is left of c is in proportion to c."""
+    cell = small(bias=True).decoder.cells[1]
+    x, h, c = (torch.randn(2, D, dtype=torch.float64) for _ in range(3))
+    none, once, twice = (cell(x, (h, k * c)).c for k in (0, 1, 2))
+    assert_same(twice - once, once - none)
+    assert_differs(once, none)
+
+
+def test_another_cell():
+    """One that shows a lone tensor, under layers and in steps."""
+
+    def cell(i, d, *, bias):
+        return GRUCell(i, d, bias=bias)
+
+    model = small(cell=cell)
+    assert model.sentence(SOURCE).shape == (3, LAYERS * D)
+    assert torch.equal(model.sentence(SOURCE), torch.cat(model.encode(SOURCE), 1))
+    with torch.no_grad():
+        step, rows = model.steps(SOURCE), torch.arange(3)
+        found = [step(TARGET[:, : i + 1], rows) for i in range(TARGET.shape[1])]
+    assert_same(torch.stack(found, 1), model(SOURCE, TARGET))
+    assert_differs(model(SOURCE, TARGET), small()(SOURCE, TARGET))
 
 
 def test_encoder_and_decoder_share_nothing():

@@ -9,7 +9,8 @@ Differences from the paper:
     * Sentences of a batch may differ in length: the padding is not read. The paper says that those of a batch are
       "roughly of the same length", and no more.
     * What starts a translation is the caller's token. In the paper's Figure 1 it is the end of the source.
-    * There are no biases, unless asked for. The paper does not mention them, and its parameters add up without.
+    * There are no biases, unless asked for, and no peepholes. The paper takes its cells from Graves
+      [@graves2013generating], where they have both; its parameters add up without.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from papercode.decoding import Step
 from papercode.evaluation.perplexity import log_probabilities
 from papercode.recurrent.layers import Recurrent, Stack
-from papercode.recurrent.lstm import LSTMCell, LSTMState
-from papercode.recurrent.unroll import State, select, shown, unroll
+from papercode.recurrent.lstm import LSTMCell
+from papercode.recurrent.unroll import Cell, State, select, shown, unroll
 
 
 def reverse_source(source: Int[Tensor, "b s"], *, padding: int = 0) -> Int[Tensor, "b s"]:
@@ -46,8 +47,9 @@ class Seq2Seq(nn.Module):
         n_layers: l, of each of the two LSTMs.
         padding: The token after the end of a shorter row.
         reverse: Whether the encoder reads the source from its last word to its first.
-        bias: Whether gates and outputs have biases.
+        bias: Whether cells and outputs have biases.
         spread: All parameters start uniformly between -spread and spread (section 3.4).
+        cell: Makes the cell of a layer: `cell(inputs, width, bias=bias)`.
         run: What runs a cell along the sequences: `unroll`, or `fused`.
     """
 
@@ -62,22 +64,23 @@ class Seq2Seq(nn.Module):
         reverse: bool = True,
         bias: bool = False,
         spread: float = 0.08,
+        cell: Callable[..., Cell] = LSTMCell,
         run: Callable[..., tuple[Tensor, State]] = unroll,
     ):
         super().__init__()
 
-        def cell(i: int) -> LSTMCell:
-            return LSTMCell(i, width, bias=bias)
+        def make(i: int) -> Cell:
+            return cell(i, width, bias=bias)
 
         self.padding, self.reverse = padding, reverse
         self.source, self.target = nn.Embedding(source_size, width), nn.Embedding(target_size, width)
-        self.encoder = Recurrent(cell, width, n_layers, run=run)
-        self.decoder = Recurrent(cell, width, n_layers, run=run)
+        self.encoder = Recurrent(make, width, n_layers, run=run)
+        self.decoder = Recurrent(make, width, n_layers, run=run)
         self.output = nn.Linear(width, target_size, bias=bias)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -spread, spread)
 
-    def encode(self, source: Int[Tensor, "b s"]) -> tuple[LSTMState, ...]:
+    def encode(self, source: Int[Tensor, "b s"]) -> tuple[State, ...]:
         """The encoder's last states, lowest layer first.
 
         Args:
@@ -93,7 +96,8 @@ class Seq2Seq(nn.Module):
 
     def sentence(self, source: Int[Tensor, "b s"]) -> Float[Tensor, "b n"]:
         """All that the decoder learns of a source, as one vector of 2·l·d numbers: h and c of each layer."""
-        return torch.cat([tensor for state in self.encode(source) for tensor in state], 1)
+        states = self.encode(source)
+        return torch.cat([part for state in states for part in ([state] if isinstance(state, Tensor) else state)], 1)
 
     def forward(self, source: Int[Tensor, "b s"], inputs: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Scores of the next token after each prefix of `inputs` (teacher forcing).
