@@ -146,7 +146,6 @@ def gaussian_start(model: VGG, variance: float = 1e-2) -> None:
         layer.get_parameter("bias").zero_()
 
 
-@torch.no_grad()
 def start_from(model: VGG, shallow: VGG) -> None:
     """Copies the first four convolutions and the fully connected layers of a trained A (section 3.1).
 
