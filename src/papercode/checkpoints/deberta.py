@@ -221,16 +221,16 @@ def check_decoder(model: Any) -> None:
         raise ValueError(f"{found}: the layout knows passes=2 and add_states=True only")
 
 
-def masked_lm(make: type[DeBERTa], config: Config, arguments: dict[str, Any]) -> DeBERTaForMaskedLM:
-    """With the decoder of the authors' code."""
-    return DeBERTaForMaskedLM(make(**arguments), config.take("max_position_embeddings", 512), add_states=True)
+def masked_lm(make: Any, around: Any, config: Config, arguments: dict[str, Any]) -> DeBERTaForMaskedLM:
+    """`around` what `make` makes, with the decoder of the authors' code."""
+    return around(make(**arguments), config.take("max_position_embeddings", 512), add_states=True)
 
 
-def sentences(make: type[DeBERTa], config: Config, arguments: dict[str, Any]) -> DeBERTaForSentences:
-    """With as many classes as the file has names for, or 2."""
+def sentences(make: Any, around: Any, config: Config, arguments: dict[str, Any]) -> DeBERTaForSentences:
+    """`around` what `make` makes, with as many classes as the file has names for, or 2."""
     names = config.take("id2label", None)
     n_classes = config.take("num_labels", 2) if names is None else len(names)
-    return DeBERTaForSentences(make(**arguments), n_classes, config.take("cls_dropout", None))
+    return around(make(**arguments), n_classes, config.take("cls_dropout", None))
 
 
 LAYOUT = DeBERTaLayout(
@@ -240,8 +240,10 @@ LAYOUT = DeBERTaLayout(
     configuration,
     architectures={
         DeBERTa: Architecture("DebertaModel", "encoder."),
-        DeBERTaForMaskedLM: Architecture("DebertaForMaskedLM", "", partial(masked_lm, DeBERTa)),
-        DeBERTaForSentences: Architecture("DebertaForSequenceClassification", "", partial(sentences, DeBERTa)),
+        DeBERTaForMaskedLM: Architecture("DebertaForMaskedLM", "", partial(masked_lm, DeBERTa, DeBERTaForMaskedLM)),
+        DeBERTaForSentences: Architecture(
+            "DebertaForSequenceClassification", "", partial(sentences, DeBERTa, DeBERTaForSentences)
+        ),
     },
     prefix="deberta.",
     aliases=ALIASES,
