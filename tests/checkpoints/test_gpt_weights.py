@@ -203,8 +203,8 @@ def test_what_is_not_handled_is_refused_by_name(kind, changes, message, tmp_path
         CASES[kind][0].from_pretrained(tmp_path)
 
 
-def test_rates_of_dropout_are_read_and_written(kind, tmp_path):
-    rates = {"resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3}
+def test_rates_of_dropout_and_epsilon_are_read_and_written(kind, tmp_path):
+    rates = {"resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3, "layer_norm_epsilon": 0.2}
     written(CASES[kind][1], config(kind, **rates), tmp_path)
     model = CASES[kind][0].from_pretrained(tmp_path)
     assert (model.dropout.p, model.layers[0].attention.dropout) == (0.3, 0.3)
