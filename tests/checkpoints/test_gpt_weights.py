@@ -122,6 +122,7 @@ def test_there_and_back(kind, tmp_path):
     assert_same(logits(again, x), logits(reference, x), 1e-12)
     keys = {name for name, value in reference.config.to_dict().items() if again.config.to_dict()[name] != value}
     assert keys <= {"_name_or_path", "dtype", "architectures", "transformers_version"}
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["architectures"] == [theirs.__name__]
     before, after = (load_file(tmp_path / f / "model.safetensors") for f in ("theirs", "ours"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
