@@ -187,7 +187,7 @@ REFUSED = {
     ],
     "openai-gpt": [
         ({"afn": "relu"}, "afn='relu'; only 'gelu' is supported"),
-        ({"attn_pdrop": 0.2}, "resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.2; GPT has one rate of dropout"),
+        ({"attn_pdrop": 0.2}, r"config\.json has resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.2; GPT has one rate"),
         ({"n_inner": 7}, "attributes that are not handled: n_inner=7"),
     ],
 }

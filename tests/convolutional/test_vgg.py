@@ -201,6 +201,10 @@ def test_posteriors(small):
 def test_dense_drops_as_forward_does():
     model, x = randomise(VGG(SMALL, 7, channels=2, size=12, width=17)), images(1, 2, 12, 12)
     assert_differs(model.dense(x), model.dense(x))
+    seen = []
+    model.dropout.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
+    model.dense(x)
+    assert seen == [(1, 17, 1, 1), (1, 17, 1, 1)]
     assert torch.equal(model.eval().dense(x), model.dense(x))
 
 
