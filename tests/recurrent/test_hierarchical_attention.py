@@ -121,6 +121,7 @@ def test_padding_and_neighbours_change_nothing():
 
 def test_fused_is_the_same():
     plain, quick = network(), network(run=fused)
+    assert quick.words.run is quick.sentences.run is fused
     quick.load_state_dict(plain.state_dict())
     tokens = pad_documents(DOCUMENTS)
     for ours, theirs in zip(quick.read(tokens), plain.read(tokens), strict=True):
