@@ -138,7 +138,7 @@ def test_dtype_and_errors():
     assert DeBERTaForMaskedLM(DeBERTa(V, **SIZES).double()).decoder.positions.weight.dtype == torch.float64
     assert DeBERTaForMaskedLM(DeBERTa(V, **SIZES)).decoder.positions.weight.shape == (512, D)
     assert made().decoder.passes == 2
-    assert not made().decoder.add_states
+    assert made().decoder.add_states
     assert 0 < EnhancedMaskDecoder(50, 50).positions.weight.abs().max() <= 0.04
     with pytest.raises(ValueError, match="states have length 14, but n_positions=13"):
         made()(texts(1, 14))

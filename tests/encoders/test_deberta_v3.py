@@ -14,7 +14,6 @@ from papercode.encoders.deberta_v3 import (
     DeBERTaV3ForMaskedLM,
     DeBERTaV3ForSentences,
     LogTable,
-    SharedAttention,
     log_buckets,
 )
 
@@ -83,39 +82,6 @@ def test_the_table():
     assert torch.equal(plain.table(), plain.vectors.weight)
     one_by_one = LogTable(5, 0, D)
     assert one_by_one.bucket(torch.arange(-7, 8)).tolist() == clipped(torch.arange(-7, 8), 5).tolist()
-
-
-def test_distances_go_through_the_maps_of_words(parity):
-    attention, relative = randomise(SharedAttention(D, HEADS)).eval(), randomise(LogTable(K, FAR, D), seed=1)
-    x = torch.randn(1, 5, D, dtype=torch.float64)
-    table, width = relative.table(), D // HEADS
-
-    def mapped(layer, y):
-        return (layer.weight @ y + layer.bias).unflatten(0, (HEADS, width))
-
-    out = torch.zeros(5, HEADS, width, dtype=torch.float64)
-    for i in range(5):
-        scores = torch.zeros(5, HEADS, dtype=torch.float64)
-        for j in range(5):
-            row = table[clipped(log_buckets(torch.tensor(i - j), K, FAR), K)]
-            q, k = mapped(attention.q, x[0, i]), mapped(attention.k, x[0, j])
-            scores[j] = (q * k + q * mapped(attention.k, row) + k * mapped(attention.q, row)).sum(-1)
-        weights = (scores / (3 * width) ** 0.5).softmax(0)
-        out[i] = sum(weights[j][:, None] * mapped(attention.v, x[0, j]) for j in range(5))
-    wanted = attention.o(out.flatten(1))[None]
-    found = attention(x, relative=relative(5))
-    parity("SharedAttention", "the equations, with loops", "n = 5, 4 buckets to 11", found.detach(), wanted.detach())
-    attention.same_distance = False
-    assert_differs(attention(x, relative=relative(5)), wanted)
-    assert {name.split(".")[0] for name, _ in attention.named_parameters()} == {"q", "k", "v", "o"}
-
-
-@pytest.mark.parametrize(("c2p", "p2c"), [(True, False), (False, True), (False, False)])
-def test_without_a_term(c2p, p2c):
-    attention = SharedAttention(D, HEADS, c2p=c2p, p2c=p2c)
-    assert attention.scale == pytest.approx((D // HEADS * (1 + c2p + p2c)) ** -0.5)
-    _, first, second = attention.terms(torch.randn(1, 5, D), relative=LogTable(K, FAR, D)(5))
-    assert (first is not None, second is not None) == (c2p, p2c)
 
 
 def test_a_text_may_stand_anywhere():

@@ -223,7 +223,7 @@ def check_decoder(model: Any) -> None:
 
 def masked_lm(make: Any, around: Any, config: Config, arguments: dict[str, Any]) -> DeBERTaForMaskedLM:
     """`around` what `make` makes, with the decoder of the authors' code."""
-    return around(make(**arguments), config.take("max_position_embeddings", 512), add_states=True)
+    return around(make(**arguments), config.take("max_position_embeddings", 512), passes=2, add_states=True)
 
 
 def sentences(make: Any, around: Any, config: Config, arguments: dict[str, Any]) -> DeBERTaForSentences:

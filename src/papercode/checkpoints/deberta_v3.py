@@ -17,12 +17,12 @@ from papercode.checkpoints.deberta import (
     terms,
 )
 from papercode.checkpoints.layout import Architecture, Layout, Rule
+from papercode.encoders.deberta_shared import SharedAttention
 from papercode.encoders.deberta_v3 import (
     DeBERTaV3,
     DeBERTaV3ForMaskedLM,
     DeBERTaV3ForSentences,
     LogTable,
-    SharedAttention,
 )
 from papercode.encoders.deberta_v3_pretraining import DeBERTaV3Discriminator
 

@@ -5,10 +5,11 @@ Imports: the encoder is this paper's; `MaskedLMHead` is BERT's [@devlin2019bert]
 Symbols: b batch, n positions, d width. The paper's $H$ = states, $I$ = x, $n$ = passes.
 
 Differences from the paper:
-    * add_states: the first input $I$ is the absolute positions in the paper, but their sum with $H$ in the authors'
-      code, and so in the released weights.
+    * add_states: the first input $I$ is the absolute positions in appendix A.8, and their sum with $H$ in appendix A.9
+      and in the authors' code, and so in the released weights. It is the sum here unless told otherwise.
     * Whose layer the decoder's passes share, the paper does not say. In the authors' code it is the encoder's last
       one, and $H$ is what enters it: the decoder brings no weights but the table of positions.
+    * All positions are decoded, as in the authors' code; appendix A.7 counts the cost for the hidden ones only.
 """
 
 from jaxtyping import Bool, Float, Int
@@ -34,7 +35,7 @@ class EnhancedMaskDecoder(nn.Module):
         ValueError: If passes is less than 1.
     """
 
-    def __init__(self, n_positions: int, d_model: int, passes: int = 2, add_states: bool = False):
+    def __init__(self, n_positions: int, d_model: int, passes: int = 2, add_states: bool = True):
         super().__init__()
         if passes < 1:
             raise ValueError(f"passes={passes} must be at least 1")
@@ -76,7 +77,7 @@ class DeBERTaForMaskedLM(Pretrained, layout="deberta"):
         add_states: Likewise.
     """
 
-    def __init__(self, encoder: DeBERTa, n_positions: int = 512, passes: int = 2, add_states: bool = False):
+    def __init__(self, encoder: DeBERTa, n_positions: int = 512, passes: int = 2, add_states: bool = True):
         super().__init__()
         words = encoder.words.weight
         self.encoder = encoder

@@ -8,6 +8,8 @@ Imports: nothing from an older paper.
 Symbols: b batch, n positions, d width.
 
 Differences from the paper:
+    * Normalised means mean 0 and variance 1, as in the authors' code. The paper has it "into stochastic vectors", whose
+      entries would add up to 1.
     * The paper gives neither the size of the changes, nor the distance of predictions. Here they are what the
       authors' code has: a first change of deviation 0.01, one step up the gradient, whose largest entry at each
       position is 1e-4; and the symmetric Kullback-Leibler divergence.

@@ -2,16 +2,16 @@ r"""DeBERTaV3 [@he2023debertav3]: DeBERTa with distances in buckets, to be train
 
 How it is trained, which is what the paper is about, is in `deberta_v3_pretraining`.
 
-Imports: `DeBERTa`, its attention, its table of distances and its heads [@he2021deberta]; `LayerNorm` for the table
-[@ba2016layer]; the attention it is given is the Transformer's [@vaswani2017attention].
+Imports: `DeBERTa`, its table of distances, its heads, and its attention with maps that words and distances share
+[@he2021deberta]; `LayerNorm` for the table [@ba2016layer]; `attention` is what it does at the end
+[@vaswani2017attention].
 
 Symbols: b batch, h heads, n positions, r rows of the table, d width of a head, k buckets on one side, m where they
 end (max_distance).
 
 Differences from the paper:
-    * The encoder is the one of the code that was released as version 2. Distances are in buckets that widen like the
-      logarithm, the rows of their table are normalised, and they go through the same maps as the words do, which have
-      biases. The paper describes none of this.
+    * The encoder is the one of the code that was released as version 2: distances are in buckets that widen like the
+      logarithm, and the rows of their table are normalised. Neither is in this paper or in DeBERTa's.
     * Version 2's convolution beside the first layer, which its two large models have and no V3 model has, is left out.
 """
 
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from papercode.attention.layer_norm import LayerNorm
 from papercode.attention.transformer import attention
 from papercode.encoders.deberta import DeBERTa, DeBERTaForSentences
-from papercode.encoders.deberta_attention import DisentangledAttention, RelativeTable, clipped
+from papercode.encoders.deberta_attention import RelativeTable, clipped
 from papercode.encoders.deberta_pretraining import DeBERTaForMaskedLM
+from papercode.encoders.deberta_shared import SharedAttention
 
 
 def log_buckets(distance: Int[Tensor, "*n"], k: int, max_distance: int) -> Int[Tensor, "*n"]:
@@ -80,41 +81,6 @@ class LogTable(RelativeTable):
         """All rows, normalised."""
         rows = super().table()
         return rows if self.norm is None else self.norm(rows)
-
-
-class SharedAttention(DisentangledAttention):
-    """Disentangled attention in which distances go through the maps of the words, all of which have biases.
-
-    Args:
-        d_model: Width of the input, of the table and of the output.
-        n_heads: h.
-        c2p: Whether content looks at positions.
-        p2c: Whether positions look at content; at the distance from query to key, as in the authors' code.
-        dropout: On the weights and on the table, while training.
-        attend: Is given q, k, v, and c2p + p2c as bias.
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        *,
-        c2p: bool = True,
-        p2c: bool = True,
-        dropout: float = 0.0,
-        attend: Callable[..., Tensor] = attention,
-    ):
-        super().__init__(d_model, n_heads, c2p=False, p2c=False, same_distance=True, dropout=dropout, attend=attend)
-        self.c2p, self.p2c = c2p, p2c
-        self.k = nn.Linear(d_model, d_model)
-
-    def position_keys(self, table: Float[Tensor, "r d_model"]) -> Float[Tensor, "h r d"]:
-        """As if the distances were words."""
-        return self.heads(self.k(table))
-
-    def position_queries(self, table: Float[Tensor, "r d_model"]) -> Float[Tensor, "h r d"]:
-        """As if the distances were words."""
-        return self.heads(self.q(table))
 
 
 class DeBERTaV3(DeBERTa, layout="deberta_v3"):
