@@ -291,6 +291,8 @@ def test_receptive_field_is_the_support_of_the_gradient(name):
 
 def test_the_longer_side_of_a_receptive_field_counts():
     assert receptive_field([conv((3, 5)), conv(3)]) == 7
+    oblong = nn.Conv2d(1, 1, (3, 5), stride=(2, 1))
+    assert receptive_field([oblong, conv((5, 3))]) == max(3 + 4 * 2, 5 + 2)
 
 
 def test_receptive_fields_of_the_networks():

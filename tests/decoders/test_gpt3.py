@@ -269,6 +269,18 @@ def test_nothing_is_drawn_on_meta_and_everything_elsewhere():
             assert torch.nn.init.kaiming_uniform_(linear.weight, mode="never read") is linear.weight
 
 
+def test_dense_weights_are_written_and_read(tmp_path, parity):
+    """In the layout of GPT-2, by transformers and by us."""
+    ours = randomise(GPT3(V, **SHAPE)).eval()
+    ours.to_transformers(tmp_path)
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.float64).eval()
+    tokens = torch.randint(V, (2, 11), generator=torch.Generator().manual_seed(0))
+    back = GPT3.from_pretrained(tmp_path)
+    assert back.width is None
+    parity("GPT-3", "transformers.GPT2LMHeadModel", "dense, written and read", back(tokens), theirs(tokens).logits)
+    assert_differs(GPT3(V, **SHAPE).double().eval()(tokens), theirs(tokens).logits)
+
+
 # errors
 
 

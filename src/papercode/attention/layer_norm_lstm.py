@@ -1,7 +1,8 @@
 r"""Recurrent cells with layer normalisation [@ba2016layer, section 3.1 and supplementary material].
 
 Imports: `LayerNorm` is the same paper's. `Cell`, one step of a recurrent network that `unroll` runs along a sequence,
-and the LSTM's state come from the LSTM [@hochreiter1997long]. Its equations are written out anew: norms stand amid them.
+and the LSTM's state come from the LSTM [@hochreiter1997long]. The equations are written out anew: norms stand amid
+them.
 
 Symbols: b batch, i input width, d width of the hidden state. The paper's $f, i, o, g$ = forget, input, output gate and
 candidate before their nonlinearities, $\alpha$ = gain and $\beta$ = bias of a norm, $W_h$ = hidden, $W_x$ = input.

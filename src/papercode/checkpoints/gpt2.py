@@ -1,4 +1,7 @@
-"""GPT-2's released weights [@radford2019language], as the transformers library stores them."""
+"""GPT-2's released weights [@radford2019language], as the transformers library stores them.
+
+A GPT-3 whose layers are all dense [@brown2020language] has the same layout; banded ones have none.
+"""
 
 from typing import Any
 
@@ -8,6 +11,7 @@ from papercode.checkpoints.gpt import configuration as gpt_configuration
 from papercode.checkpoints.gpt import rules
 from papercode.checkpoints.layout import Architecture, Layout, Rule
 from papercode.decoders.gpt2 import GPT2
+from papercode.decoders.gpt3 import GPT3
 
 
 def arguments(config: Config) -> dict[str, Any]:
@@ -40,7 +44,7 @@ LAYOUT = Layout(
     ),
     arguments,
     configuration,
-    architectures={GPT2: Architecture("GPT2LMHeadModel")},
+    architectures={GPT2: Architecture("GPT2LMHeadModel"), GPT3: Architecture("GPT2LMHeadModel")},
     prefix="transformer.",
     ignored=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
     tied={"lm_head.weight": "transformer.wte.weight"},

@@ -187,19 +187,20 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
 
 
 def receptive_field(layers: Iterable[Any]) -> int:
-    r"""Side of the square of the input that one output pixel sees: $r \leftarrow r + (k - 1)\,j$, $j \leftarrow js$.
+    r"""Longer side of what one output pixel sees of the input: $r \leftarrow r + (k - 1)\,j$, $j \leftarrow js$.
 
     k is a layer's kernel, s its stride, and j the product of the strides so far. With no padding in the way, the input
-    gradient of an output pixel is not zero on exactly this square.
+    gradient of an output pixel is not zero on exactly this rectangle, for most layers a square.
 
     Args:
         layers: In order; those without a `kernel_size` (ReLU, …) see one pixel and change nothing.
     """
-    side, jump = 1, 1
+    sides, jumps = [1, 1], [1, 1]
     for layer in layers:
         if hasattr(layer, "kernel_size"):
             sizes = layer.kernel_size, layer.stride, getattr(layer, "dilation", 1)
-            kernel, stride, dilation = (size if isinstance(size, int) else max(size) for size in sizes)
-            side += (kernel - 1) * dilation * jump
-            jump *= stride
-    return side
+            for axis in (0, 1):
+                kernel, stride, dilation = (size if isinstance(size, int) else size[axis] for size in sizes)
+                sides[axis] += (kernel - 1) * dilation * jumps[axis]
+                jumps[axis] *= stride
+    return max(sides)
