@@ -130,10 +130,12 @@ class _ForwardBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g):
-        A, e, E, final, last, *inputs = ctx.saved_tensors
+        A, e, E, final, last, x, transitions, start, end = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates this pass too
-            total = log_partition_by_logs(inputs[0].transpose(0, 1), *inputs[1:], None if last is None else last + 1)
-            return *torch.autograd.grad(total, inputs, g, create_graph=True), None, None, None
+            lengths = None if last is None else last + 1
+            total = log_partition_by_logs(x.transpose(0, 1), transitions, start, end, lengths)
+            gradients = torch.autograd.grad(total, (x, transitions, start, end), g, create_graph=True)
+            return *gradients, None, None, None
         n, b, _ = A.shape
         B = torch.zeros_like(A)  # the weights of all ends of a path; a row's last step brings its own
         B[-1 if last is None else (last, torch.arange(b, device=A.device))] = final

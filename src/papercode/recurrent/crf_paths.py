@@ -88,9 +88,9 @@ def viterbi(potentials: Potentials, lengths: Tensor | None = None) -> tuple[Tens
     score, tag = (at_last + end[:, None]).max(0)
     path = [tag]
     for t in range(n - 2, -1, -1):
-        into = transitions[:, tag] if transitions.ndim == 2 else steps[t][:, tag, rows]
-        before = (best[t] + into).argmax(0)
-        tag = before if lengths is None else torch.where(lengths - 1 > t, before, tag)
+        into = transitions.index_select(1, tag) if transitions.ndim == 2 else steps[t][:, tag, rows]
+        before = (best[t] + into).max(0).indices  # faster than argmax
+        tag = before if ended is None else torch.where(ended[t + 1, :, 0], tag, before)
         path.append(tag)
     found = torch.stack(path[::-1], 1)
     return (found if ended is None else found.masked_fill(ended[..., 0].T, 0)), score
