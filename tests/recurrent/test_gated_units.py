@@ -160,7 +160,7 @@ def test_match_parameters_is_the_closest():
 
 def test_carried_equals_jacobians():
     cell, x = randomise(RNNCell(W_IN, 1)), torch.randn(1, N, W_IN, dtype=F64)  # one unit: g is 1 or -1
-    found = carried(cell, x)
+    found = carried(cell, x, range(1, N + 1))
     product, h = 1.0, torch.zeros(1, 1, dtype=F64)
     for t in range(N):
         h = cell(x[:, t], h)
@@ -175,7 +175,7 @@ def test_carried_counts_the_memory():
         for parameter in cell.parameters():
             parameter.zero_()
         cell.input.bias[D : 2 * D], cell.input.bias[3 * D :], cell.input.bias[:D] = 1e4, 1e4, -1e4
-    assert_same(carried(cell, x), torch.ones(30, dtype=F64))
+    assert_same(carried(cell, x, [1, 30]), torch.ones(2, dtype=F64))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -185,8 +185,14 @@ def test_gates_carry_a_gradient_if_they_stand_open(seed):
     budget = count(lambda d: RNNCell(20, d), 60)
     width = {make: match_parameters(lambda d, make=make: make(20, d), budget) for make in (GRUCell, PeepholeLSTMCell)}
     gru = GRUCell(20, width[GRUCell])
-    assert carried(RNNCell(20, 60), x)[99] < 1e-10
-    assert carried(gru, x)[99] < 1e-10  # a gate that stands half open is no better
+    assert carried(RNNCell(20, 60), x, [100]) < 1e-10
+    assert carried(gru, x, [100]) < 1e-10  # a gate that stands half open is no better
     gru.input.bias.data[width[GRUCell] : 2 * width[GRUCell]] += 5
-    assert carried(gru, x)[99] > 0.2
-    assert carried(PeepholeLSTMCell(20, width[PeepholeLSTMCell], forget_bias=5.0), x)[99] > 0.2
+    assert carried(gru, x, [100]) > 0.2
+    assert carried(PeepholeLSTMCell(20, width[PeepholeLSTMCell], forget_bias=5.0), x, [100]) > 0.2
+
+
+@pytest.mark.parametrize("t", [0, 8])
+def test_steps_that_are_not_there(t):
+    with pytest.raises(ValueError, match=rf"at=\[2, {t}\] must be steps from 1 to n=7"):
+        carried(RNNCell(W_IN, D), torch.zeros(B, N, W_IN), [2, t])

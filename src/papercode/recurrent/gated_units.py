@@ -11,7 +11,7 @@ Differences from the paper:
       the signs of the update gate's weights turned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -116,8 +116,8 @@ def match_parameters(make: Callable[[int], nn.Module], budget: int) -> int:
     return min((d for d in (low, high) if d), key=lambda d: abs(count(make, d) - budget))
 
 
-def carried(cell: Cell, x: Float[Tensor, "b n i"]) -> Float[Tensor, " n"]:
-    r"""How much of the gradient of $h_t$ reaches what stood before the first step, for t = 1 … n.
+def carried(cell: Cell, x: Float[Tensor, "b n i"], at: Collection[int]) -> Float[Tensor, " t"]:
+    r"""How much of the gradient of $h_t$ reaches what stood before the first step, for each t in `at`.
 
     The mean over the batch of $\lVert g^\top \partial h_t / \partial s_0 \rVert$ for a random unit vector g, where
     $s_0$ is all of the first state: h, and for an LSTM also c.
@@ -125,14 +125,21 @@ def carried(cell: Cell, x: Float[Tensor, "b n i"]) -> Float[Tensor, " n"]:
     Args:
         cell: Any cell whose start is known.
         x: The inputs.
+        at: Steps from 1 to n, in rising order.
+
+    Raises:
+        ValueError: If a step is not from 1 to n.
     """
+    if not all(1 <= t <= x.shape[1] for t in at):
+        raise ValueError(f"at={list(at)} must be steps from 1 to n={x.shape[1]}")
     state = each(lambda part: part.clone().requires_grad_(), cell.start(x))
     parts: Any = (state,) if isinstance(state, Tensor) else tuple(state)
     found = []
-    for projected in cell.project(x).unbind(1):
+    for t, projected in enumerate(cell.project(x).unbind(1), 1):
         state = cell.step(projected, state)
-        h = shown(state)
-        g = nn.functional.normalize(torch.randn_like(h), dim=1)
-        gradients = torch.autograd.grad(h, parts, g, retain_graph=True)
-        found.append(torch.cat(gradients, 1).norm(dim=1).mean())
+        if t in at:
+            h = shown(state)
+            g = nn.functional.normalize(torch.randn_like(h), dim=1)
+            gradients = torch.autograd.grad(h, parts, g, retain_graph=True)
+            found.append(torch.cat(gradients, 1).norm(dim=1).mean())
     return torch.stack(found).detach()
