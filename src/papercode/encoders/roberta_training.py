@@ -5,8 +5,8 @@ Imports: `IGNORED`, the target of what is not asked for [@devlin2019bert].
 Symbols: $g_i$ the gradient of part i's mean loss, $c_i$ how many words part i asks for.
 
 Differences from the paper:
-    * The paper adds up gradients (section 2.4 of its reference, Ott et al. 2018) and does not say how parts are
-      weighted; here by their number of words asked for, $\sum_i c_i g_i / \sum_i c_i$, which is what one batch gives.
+    * The paper adds up gradients of parts (footnote 8) and does not say how parts are weighted; here by their number of
+      words asked for, $\sum_i c_i g_i / \sum_i c_i$, which is what one batch gives.
 """
 
 from collections.abc import Callable, Sequence
