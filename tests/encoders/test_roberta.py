@@ -5,6 +5,7 @@ It is held against transformers in tests/checkpoints/test_roberta_weights.py.
 
 import pytest
 import torch
+from transformers import RobertaTokenizer
 
 from helpers import assert_differs, assert_same, leaks, randomise
 from papercode.attention.layer_norm import LayerNorm
@@ -18,6 +19,7 @@ from papercode.encoders.roberta import (
     RoBERTaForSpans,
     RoBERTaForTokens,
 )
+from papercode.tokens.byte_bpe import ByteLevelBPE
 
 V, PAD, D, HEADS, D_FF, LAYERS, B, N = 23, 2, 14, 7, 19, 2, 3, 11
 SIZES = {"n_positions": 13, "d_model": D, "n_heads": HEADS, "d_ff": D_FF, "n_layers": LAYERS, "pad": PAD}
@@ -152,3 +154,21 @@ def test_defaults_are_the_base_model():
     assert {module.eps for module in model.modules() if isinstance(module, LayerNorm)} == {1e-5}
     layer = model.layers[0]
     assert (layer.attention.d_k, layer.feed_forward.expand.out_features, model.dropout.p) == (64, 3072, 0.1)
+
+
+def test_tokens_from_the_two_files_of_a_released_model(tmp_path):
+    """vocab.json and merges.txt, as the note has them; the frame of a pair is `<s> a </s></s> b </s>`."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    learned = ByteLevelBPE.learn(["the bell rang", "she rang the bell", "the ring of the bell"], 40, special=special)
+    theirs = RobertaTokenizer(vocab=learned.vocabulary, merges=learned.merges)
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"RobertaProcessing\" is not implemented"):
+        ByteLevelBPE.from_pretrained(tmp_path)
+    learned.save(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    ours = ByteLevelBPE.from_pretrained(tmp_path)
+    assert set(ours.special) == set(special)
+    for text in ("the bell rang", "Ñandú 🔔  rings", "a<mask> bell", ""):
+        assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+    assert ours.encode("<s>the bell</s></s>she rang</s>") == theirs("the bell", "she rang")["input_ids"]
+    assert ours.encode("<s>the bell</s>she rang</s>") != theirs("the bell", "she rang")["input_ids"]
