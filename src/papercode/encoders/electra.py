@@ -1,7 +1,7 @@
 r"""ELECTRA [@clark2020electra]: an encoder that learns to tell which words of a text were replaced.
 
-Imports: the encoder `BERT`, its heads for tokens and spans, `initialise` [@devlin2019bert]; `LayerNorm` [@ba2016layer].
-How it is trained is in `electra_pretraining`.
+Imports: the encoder `BERT`, its heads for tokens and spans, `initialise` [@devlin2019bert]; `LayerNorm` [@ba2016layer];
+`attention` [@vaswani2017attention]. How it is trained is in `electra_pretraining`.
 
 Symbols: b batch, n positions, c classes, e width of embeddings, d width of states. The paper's $h_D(x)_t$ =
 states[:, t].

@@ -1,7 +1,7 @@
 r"""RoBERTa [@liu2019roberta]: BERT's model, trained longer, on more text, by a better recipe.
 
-Imports: the encoder `BERT`, its heads for hidden words and for tasks, and `new_layer` [@devlin2019bert]; what it is
-trained with is in `roberta_data` and `roberta_training`.
+Imports: the encoder `BERT`, its heads for hidden words and for tasks, and `new_layer` [@devlin2019bert]; `attention`
+[@vaswani2017attention]. What it is trained with is in `roberta_data` and `roberta_training`.
 
 Symbols: b batch, n positions, c classes, d width.
 
