@@ -312,7 +312,14 @@ def test_steps_equal_one_pass(model, source, target):
     with torch.no_grad():
         steps = [step(target[:, : i + 1], rows) for i in range(N)]
         assert_same(torch.stack(steps, 1), model(source, target, LENGTHS))
-        assert not step(target, rows).requires_grad
+
+
+def test_searching_keeps_no_graph_of_the_source(model, source, monkeypatch):
+    encode, states = RNNsearch.encode, []
+    monkeypatch.setattr(RNNsearch, "encode", lambda *a: states.append(encode(*a)) or states[-1])
+    model.steps(source)
+    model.encode(source)
+    assert [state.memory.keys.requires_grad for state in states] == [False, True]
 
 
 def test_steps_follow_their_parents(model, source, target):

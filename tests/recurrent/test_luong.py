@@ -416,12 +416,18 @@ def test_steps_equal_one_pass_and_follow_their_parents(source, target):
     with torch.no_grad():
         logits = [step(target[:, : i + 1], rows) for i in range(N)]
         assert_same(torch.stack(logits, 1), model(source, target, LENGTHS))
-        assert not logits[0].requires_grad
         parents, step = torch.tensor([2, 0, 0, 1]), model.steps(source, LENGTHS)
         step(target[:, :1], rows)
         words = torch.cat([target[parents, :1], torch.randint(TARGET, (4, 1))], 1)
         assert_same(step(words, parents), model(source[parents], words, LENGTHS[parents])[:, 1])
-        assert not step(words, torch.arange(4)).requires_grad
+
+
+def test_searching_keeps_no_graph_of_the_source(source, monkeypatch):
+    model, encode, states = build(Global(DotScore())), AttentionalSeq2Seq.encode, []
+    monkeypatch.setattr(AttentionalSeq2Seq, "encode", lambda *a: states.append(encode(*a)) or states[-1])
+    model.steps(source)
+    model.encode(source)
+    assert [state.memory.keys.requires_grad for state in states] == [False, True]
 
 
 def test_targets_of_different_lengths(source, target):
