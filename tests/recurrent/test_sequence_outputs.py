@@ -115,6 +115,7 @@ def test_padding_of_a_sequence_and_another_runner():
     model, x = randomise(NextFrame(cell, nn.Linear(D, J))), torch.randn(B, N, J, dtype=F64)
     keep = torch.arange(N) < lengths[:, None]
     assert_same(model(x, lengths)[keep], model(x)[keep])
+    assert_same(model(x, lengths)[~keep], model.output.bias.expand((~keep).sum(), J))  # nothing is computed there
     assert_same(NextFrame(cell, model.output, fused)(x, lengths)[keep], model(x)[keep])
     nll = notes_nll(model(x), (x > 0).double())
     assert_same(mean_nll(nll, lengths), nll[keep].mean())
