@@ -1,9 +1,7 @@
 r"""BiLSTM-CNN-CRF: names and parts of speech from words and characters, without features made by hand [@ma2016end].
 
-Imports:
-    * the character CNN [@chiu2016named];
-    * the CRF, which is given [@huang2015bidirectional]; `PairCRF` is this paper's;
-    * the LSTM and its layers [@hochreiter1997long; @gers2000learning].
+Imports: the character CNN [@chiu2016named]; what a CRF is, of which one is given [@huang2015bidirectional], `PairCRF`
+being this paper's; the LSTM and its layers [@hochreiter1997long], with a forget gate [@gers2000learning].
 
 Symbols: b batch, n words, c characters of the longest word, z what the BiLSTM shows, s scores that the CRF asks for.
 

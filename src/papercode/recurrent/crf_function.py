@@ -1,5 +1,7 @@
 r"""The sum over all paths of a linear-chain CRF [@huang2015bidirectional], by a hand-written forward-backward pass.
 
+Which is the denominator of a tagger's likelihood [@ma2016end, section 2.3].
+
 Imports: nothing from other modules. `log_partition_by_logs` is the same in plain autograd.
 
 A step of the forward algorithm in logs is a broadcast sum over k x k tags and a logsumexp. Here the passes run on
