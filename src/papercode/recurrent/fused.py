@@ -4,7 +4,7 @@ Imports: `pack` and the meaning of a state come from the plain loop.
 
 `fused` has the signature of [`unroll`][papercode.recurrent.unroll.unroll] and may be given wherever a `run` is asked
 for. It knows no cell by name: a cell that a kernel computes carries it as `kernel`, with weights in `input` and
-`hidden` in the kernel's order.
+`hidden` in the kernel's order. A subclass whose step is another says `kernel = None`.
 
 Symbols: b batch, n steps, i width of the inputs, d width of the state, r real steps in the batch.
 """
