@@ -133,8 +133,13 @@ def test_dropout_falls_on_embeddings_attention_and_sublayers():
     layer = model.layers[1]
     assert {model.dropout.p, layer.attention.dropout, *(r.dropout.p for r in layer.residuals)} == {0.25}
     assert torch.equal(model(x), model(x))
+    vectors = model.words(x)
+    assert torch.equal(model.embed(vectors), model.norm(vectors))
     model.train()
     assert_differs(model(x), model(x))
+    dropped = model.embed(vectors)
+    assert 0.1 < (dropped == 0).float().mean() < 0.4
+    assert_same(dropped[dropped != 0], model.norm(vectors)[dropped != 0] / 0.75)
 
 
 def test_initial_weights_and_defaults():

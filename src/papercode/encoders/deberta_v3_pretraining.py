@@ -15,6 +15,7 @@ Differences from the paper:
       the discriminator then reads the moved $E_G$.
     * A word is judged by a norm of its state plus the first one, a layer with GELU and a linear map, as in the authors'
       code; the paper does not describe the head.
+    * $\lambda$ is ELECTRA's 50 unless told otherwise; the authors' code has 10.
     * Only words are shared. In the authors' code the generator's table of positions is shared, too, but the
       discriminator never reads it.
 """
@@ -116,7 +117,7 @@ class DeBERTaV3ForPreTraining(nn.Module):
     r"""Both models together: $L_{MLM} + \lambda L_{RTD}$.
 
     Args:
-        generator: As wide as the discriminator, and half as deep (section 4.1).
+        generator: As wide as the discriminator, and half as deep (section 3).
         discriminator: What is kept.
         share: One of `one_table`, `two_tables`, `table_and_change`; called with the two encoders.
         weight: $\lambda$.
