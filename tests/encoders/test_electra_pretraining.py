@@ -95,7 +95,18 @@ def test_both_losses():
     assert_differs(model.losses(hidden, targets, segments)[1], rtd)
     assert_differs(model.losses(hidden, targets, None, keep)[0], mlm, 1e-9)
     assert_differs(model.losses(hidden, targets, segments)[0], mlm, 1e-9)
-    assert both().weight == 50
+    assert ReplacedTokenDetection(model.generator, model.discriminator).weight == 50
+
+
+def test_a_generator_that_guesses_right_replaces_nothing():
+    model, (hidden, targets, segments, keep) = both(), batch()
+    targets = torch.where(targets == IGNORED, IGNORED, 9)
+    with torch.no_grad():
+        model.generator.mlm.bias[9] = 1000.0
+    found = model.losses(hidden, targets, segments, keep)
+    original = torch.where(targets == IGNORED, hidden, 9)
+    assert_same(found.rtd, model.discriminator.loss(original, torch.zeros_like(keep), segments, keep))
+    assert_differs(found.rtd, model.discriminator.loss(original, targets != IGNORED, segments, keep))
 
 
 def test_nothing_hidden():
