@@ -18,6 +18,7 @@ Differences from the paper:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -68,7 +69,7 @@ def worst_change(
 
 
 def sift_loss(
-    read: Callable[[Tensor], Tensor], vectors: Float[Tensor, "b n d"], **settings
+    read: Callable[[Tensor], Tensor], vectors: Float[Tensor, "b n d"], **settings: Any
 ) -> tuple[Float[Tensor, "b c"], Float[Tensor, ""]]:
     """What to add to the loss of a task, times a weight.
 
