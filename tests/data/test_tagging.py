@@ -37,6 +37,13 @@ def test_what_names_look_like():
     assert {len(name) for name in found["ORG"]} == {2, 3}
 
 
+def test_where_the_frame_does_not_tell_all_types_stand():
+    found = {tag for words, tags in CORPUS if words[0] == "everybody" for tag in tags}
+    assert found >= {f"B-{kind}" for kind in TYPES}
+    found = {tag for words, tags in CORPUS if words[0] == "shares" for tag in tags}
+    assert found == {"O", "B-ORG", "I-ORG", "B-PER", "I-PER"}
+
+
 def test_most_names_of_another_seed_are_new():
     known = {word for words, _ in CORPUS for word in words}
     names = [word for words, tags in sentences(300, seed=2) for word, tag in zip(words, tags) if tag != "O"]

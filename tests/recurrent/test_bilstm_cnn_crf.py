@@ -71,6 +71,7 @@ class Reference:
 @pytest.mark.parametrize("run", [unroll, fused])
 def test_equals_the_parts_of_others(run, parity):
     ours = model(run=run)
+    assert ours.lstm.run is run
     words, chars, tags = batch()
     reference = Reference(ours)
     emissions = reference.emissions(words, chars, LENGTHS)

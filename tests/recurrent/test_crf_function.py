@@ -126,18 +126,18 @@ def test_the_worst_within_the_budget():
 def test_steps_between():
     x, zeros = torch.zeros(N, B, K), (torch.zeros(K, K), torch.zeros(K), torch.zeros(K))
     assert steps_between(x, *zeros) == 2 * N - 1
-    for place in range(4):  # each range counts: 300 / (98 + log 5) is a little more than 3
+    for place in range(4):  # each range counts: 300 / (99.5 + log 5) is a little less than 3
         inputs = [x.clone(), *(s.clone() for s in zeros)]
-        inputs[place].view(-1)[1] = 98.0
-        assert steps_between(*inputs) == 2
-        inputs[place].view(-1)[1] = -98.0
-        assert steps_between(*inputs) == 2
+        inputs[place].view(-1)[1] = 99.5
+        assert steps_between(*inputs) == 1
+        inputs[place].view(-1)[1] = -99.5
+        assert steps_between(*inputs) == 1
         inputs[place].view(-1)[1] = math.nan
         assert steps_between(*inputs) < 1
     x[4, 1] += 1000.0  # all tags of a step alike: no range
     assert steps_between(x, *zeros) == 2 * N - 1
-    x[4, 1, 0] += 98.0
-    assert steps_between(x, torch.zeros(K, K).masked_fill(~BIO, -math.inf), *zeros[1:]) == 1
+    x[4, 1, 0] += 99.5
+    assert steps_between(x, torch.zeros(K, K).masked_fill(~BIO, -math.inf), *zeros[1:]) == 0
     x[0, 0, 0] = -math.inf
     assert steps_between(x, *zeros) == 0
 
