@@ -12,6 +12,7 @@ from helpers import assert_differs, assert_same, leaks, randomise
 from papercode.data.sequences import END, FIRST, PAD, START, copy, pairs
 from papercode.decoding import beam_search, greedy_search
 from papercode.recurrent.attentional_seq2seq import AttentionalCell, AttentionalSeq2Seq, AttentionalState
+from papercode.recurrent.fused import fused
 from papercode.recurrent.layers import Stack
 from papercode.recurrent.lstm import LSTMCell
 from papercode.recurrent.luong import ConcatScore, DotScore, GeneralScore, Global, LocalM, LocalP, LocationScore
@@ -188,6 +189,15 @@ def test_targets_of_different_lengths(source, target):
         assert_same(ragged[row, :n], whole[row, :n])
     assert last.t.tolist() == lengths.tolist()
     assert isinstance(select(last, slice(1)), AttentionalState)
+
+
+def test_the_source_may_be_read_by_torchs_kernels(source, target):
+    plain = build(Global(DotScore()))
+    quick = AttentionalSeq2Seq(SOURCE, TARGET, d=D, n_layers=2, attend=Global(DotScore()), run=fused).double()
+    assert_differs(quick(source, target, LENGTHS), plain(source, target, LENGTHS))
+    quick.load_state_dict(plain.state_dict())
+    assert_same(quick(source, target, LENGTHS), plain(source, target, LENGTHS))
+    assert quick.encoder.run is fused
 
 
 def test_a_decoder_has_no_start_of_its_own():

@@ -109,6 +109,7 @@ class AttentionalSeq2Seq(nn.Module):
         feeding: Whether the attentional vector is fed back.
         dropout: Between the layers; the paper's better models have 0.2.
         spread: The initial weights are uniform between -spread and spread (section 4.1).
+        run: What runs the encoder's cells along the source: `unroll`, or `fused`.
     """
 
     def __init__(
@@ -122,10 +123,11 @@ class AttentionalSeq2Seq(nn.Module):
         feeding: bool = True,
         dropout: float = 0.0,
         spread: float = 0.1,
+        run: Callable[..., tuple[Tensor, State]] = unroll,
     ):
         super().__init__()
         self.source, self.target = nn.Embedding(n_source, d), nn.Embedding(n_target, d)
-        self.encoder = Recurrent(lambda i: LSTMCell(i, d), d, n_layers, dropout=dropout)
+        self.encoder = Recurrent(lambda i: LSTMCell(i, d), d, n_layers, dropout=dropout, run=run)
         cells: Sequence[Cell] = [LSTMCell(2 * d if feeding and not layer else d, d) for layer in range(n_layers)]
         attend = LocalP(GeneralScore(d, d), d) if attend is None else attend
         self.decoder = AttentionalCell(Stack(cells, dropout=dropout), attend, d, feeding=feeding)
