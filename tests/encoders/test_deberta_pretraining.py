@@ -136,7 +136,9 @@ def test_masked_words_can_be_learned():
 
 def test_dtype_and_errors():
     assert DeBERTaForMaskedLM(DeBERTa(V, **SIZES).double()).decoder.positions.weight.dtype == torch.float64
+    assert DeBERTaForMaskedLM(DeBERTa(V, **SIZES).double()).mlm.transform.weight.dtype == torch.float64
     assert DeBERTaForMaskedLM(DeBERTa(V, **SIZES)).decoder.positions.weight.shape == (512, D)
+    assert made()(texts(1, POSITIONS)).shape == (1, POSITIONS, V)
     assert made().decoder.passes == 2
     assert made().decoder.add_states
     assert 0 < EnhancedMaskDecoder(50, 50).positions.weight.abs().max() <= 0.04

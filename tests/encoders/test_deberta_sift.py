@@ -116,7 +116,14 @@ def test_the_loss_by_hand_and_its_gradients():
     logits, loss = sift_loss(model.classify, words, start=0.2, step=0.05, generator=draw())
     change = worst_change(model.classify, normalised(words), start=0.2, step=0.05, generator=draw())
     assert_same(logits, model.classify(normalised(words)))
-    assert_same(loss, symmetric_kl(model.classify(normalised(words) + change), logits))
+    wanted = symmetric_kl(model.classify(normalised(words) + change), model.classify(normalised(words)))
+    assert_same(loss, wanted)
+    parameters = [model.encoder.words.weight, model.classifier.weight, model.pooler.bias]
+    slopes = [torch.autograd.grad(x, parameters, retain_graph=True) for x in (loss, wanted)]
+    for mine, other in zip(*slopes, strict=True):
+        assert_same(mine, other)  # through both texts
+    constant = symmetric_kl(model.classify(normalised(words) + change), logits.detach())
+    assert_differs(torch.autograd.grad(constant, parameters)[1], slopes[0][1], by=1e-5)
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
