@@ -26,14 +26,15 @@ MODELS = [
 ]
 install_import_hook(MODELS, "helpers.typechecked")
 
+torch.set_num_threads(1)  # here, since fixtures of a module come before those of a test
+
 
 @pytest.fixture(autouse=True)
 def reproducible():
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    dtype = torch.get_default_dtype()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
 
 
