@@ -276,6 +276,15 @@ def test_float32_is_as_good_as_float32_gets():
     assert_same(loss.double(), double(scores.double(), tags), 1e-6)
 
 
+def test_scores_may_be_bfloat16_the_loss_is_not():
+    crf, scores, tags = LinearChainCRF(K), torch.randn(B, N, K).bfloat16(), torch.randint(K, (B, N))
+    loss = crf(scores, tags, LENGTHS)
+    assert loss.dtype == torch.float32
+    assert_same(loss, crf(scores.float(), tags, LENGTHS))
+    assert_same(crf.decode(scores, LENGTHS)[1], crf.decode(scores.float(), LENGTHS)[1])
+    assert_differs(loss.bfloat16().float(), loss, 1e-4)
+
+
 def test_a_certain_path_costs_nothing_and_never_less():
     """In float32, log Z and the score would differ by rounding."""
     crf, tags = LinearChainCRF(K), torch.randint(K, (B, N))
@@ -295,13 +304,14 @@ def test_marginals_and_paths_in_inference_mode():
         crf(scores, torch.zeros(B, N, dtype=torch.long))
 
 
-def test_a_sentence_that_no_path_fits():
+@pytest.mark.parametrize("kind", [LinearChainCRF, PairCRF])
+def test_a_sentence_that_no_path_fits(kind):
     """Tag 1 alone may stand first and none may follow it."""
     nothing = Allowed(torch.zeros(2, 2, dtype=torch.bool), torch.tensor([False, True]), torch.tensor([True, True]))
-    crf = LinearChainCRF(2, allowed=nothing)
-    assert crf.log_partition(torch.randn(1, 1, 2)).isfinite()
-    assert crf.log_partition(torch.randn(1, 2, 2)).item() == -math.inf
-    assert crf.decode(torch.randn(1, 2, 2))[1].item() == -math.inf
+    crf = kind(2, allowed=nothing)
+    assert crf.log_partition(torch.randn(1, 1, crf.n_scores)).isfinite()
+    assert crf.log_partition(torch.randn(1, 2, crf.n_scores)).item() == -math.inf
+    assert crf.decode(torch.randn(1, 2, crf.n_scores))[1].item() == -math.inf
 
 
 def test_it_learns_a_path():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers import assert_same
+from papercode.recurrent import crf_paths
 from papercode.recurrent.crf_paths import Potentials, path_score, total, viterbi
 
 B, N, K = 2, 5, 3
@@ -69,6 +70,13 @@ def test_scores_of_a_path_are_summed_in_float64():
     zeros = torch.zeros(2, 2), torch.zeros(2), torch.zeros(2)
     found = path_score(Potentials(emissions, *zeros), torch.zeros(1, 1000, dtype=torch.long))
     assert_same(found, 1000 * torch.tensor([0.1]).double(), 1e-12)
+
+
+def test_a_shared_matrix_is_multiplied(monkeypatch):
+    potentials = Potentials(double(B, N, K), double(K, K), double(K), double(K))
+    expected = total(potentials)
+    monkeypatch.setattr(crf_paths, "log_partition_by_logs", None)
+    assert torch.equal(total(potentials), expected)
 
 
 def test_one_step():

@@ -90,13 +90,13 @@ class CRF(nn.Module):
         self, scores: Float[Tensor, "b n s"], lengths: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, " b"]:
         """log Z, the log of the sum of the exponentials of the scores of all paths."""
-        return total(self.constrained(scores), lengths).to(scores.dtype)
+        return total(self.constrained(scores), lengths).to(_precise(scores))
 
     def score(
         self, scores: Float[Tensor, "b n s"], tags: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, " b"]:
         """The score of one path a row; minus infinity if it is forbidden."""
-        return path_score(self.constrained(scores), tags, lengths).to(scores.dtype)
+        return path_score(self.constrained(scores), tags, lengths).to(_precise(scores))
 
     def forward(
         self, scores: Float[Tensor, "b n s"], tags: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None = None
@@ -112,7 +112,7 @@ class CRF(nn.Module):
             ValueError: If shapes do not fit, or a length is not within 1 and n.
         """
         potentials = self.constrained(scores)
-        return (total(potentials, lengths) - path_score(potentials, tags, lengths)).to(scores.dtype)
+        return (total(potentials, lengths) - path_score(potentials, tags, lengths)).to(_precise(scores))
 
     @torch.no_grad()
     def decode(
@@ -133,6 +133,11 @@ class CRF(nn.Module):
             emissions = potentials.emissions.detach().requires_grad_()
             (found,) = torch.autograd.grad(total(potentials._replace(emissions=emissions), lengths).sum(), emissions)
         return found
+
+
+def _precise(scores: Tensor) -> torch.dtype:
+    """Sums over a sentence are float32 at least, whatever the network's scores are."""
+    return torch.promote_types(scores.dtype, torch.float32)
 
 
 class LinearChainCRF(CRF):

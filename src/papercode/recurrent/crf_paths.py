@@ -75,8 +75,7 @@ def viterbi(potentials: Potentials, lengths: Tensor | None = None) -> tuple[Tens
     """
     emissions, transitions, start, end = potentials
     ended = padding(emissions, lengths)
-    x = emissions.permute(1, 2, 0)
-    x = (x if ended is None else x.masked_fill(ended.mT, 0)).contiguous()
+    x = emissions.permute(1, 2, 0).contiguous()  # whatever stands at the padding, nothing below looks at it
     n = len(x)
     rows = torch.arange(x.shape[2], device=x.device)
     # from (k) to (k) at each step, for all rows or each
