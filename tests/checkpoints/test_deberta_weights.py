@@ -17,7 +17,7 @@ from helpers import assert_differs, assert_same
 from papercode.attention.backends import sdpa
 from papercode.attention.transformer import attention
 from papercode.attention.wrapping import wrapped
-from papercode.checkpoints.deberta import HeadByHead
+from papercode.checkpoints.heads import HeadByHead
 from papercode.encoders.deberta import DeBERTa, DeBERTaForSentences
 from papercode.encoders.deberta_attention import DisentangledAttention
 from papercode.encoders.deberta_pretraining import DeBERTaForMaskedLM

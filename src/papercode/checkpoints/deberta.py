@@ -4,69 +4,15 @@ Queries, keys and values are one matrix there, in which head after head has its 
 enhanced mask decoder, and passes over its table of positions, which the released files hold; here it is read.
 """
 
-from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import Any
 
 from papercode.checkpoints.config import Config
-from papercode.checkpoints.files import resolve
-from papercode.checkpoints.layout import Architecture, Layout, Rule
+from papercode.checkpoints.heads import HeadByHead, HeadLayout
+from papercode.checkpoints.layout import Architecture, Rule
 from papercode.encoders.deberta import DeBERTa, DeBERTaForSentences
 from papercode.encoders.deberta_attention import DisentangledAttention, RelativeTable
 from papercode.encoders.deberta_pretraining import DeBERTaForMaskedLM
-
-M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class HeadByHead(Rule):
-    """One matrix for several of ours, side by side within each head.
-
-    Args:
-        n_heads: Number of heads.
-    """
-
-    n_heads: int = 1
-
-    def filled(self, numbers: Any) -> "HeadByHead":
-        """The same rule for one layer."""
-        plain = super().filled(numbers)
-        return HeadByHead(plain.theirs, plain.ours, n_heads=self.n_heads)
-
-    def split(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Their tensor as ours; as it is, if it cannot be cut, so that its shape is complained of."""
-        if tensor.ndim != 2 or tensor.shape[0] % (len(self.parts) * self.n_heads):
-            return (tensor,) * len(self.parts)
-        blocks = tensor.unflatten(0, (self.n_heads, len(self.parts), -1))
-        return tuple(block.flatten(0, 1).contiguous() for block in blocks.unbind(1))
-
-    def join(self, tensors: Any) -> Tensor:
-        """Ours as theirs."""
-        return torch.stack([tensor.unflatten(0, (self.n_heads, -1)) for tensor in tensors], 1).flatten(0, 2)
-
-
-class DeBERTaLayout(Layout):
-    """A layout one of whose rules has to know the number of heads."""
-
-    def load(self, cls: type[M], folder: str | Path, dtype: torch.dtype | None = None) -> M:
-        """As for a [`Layout`][papercode.checkpoints.layout.Layout]."""
-        n_heads = Config.read(resolve(folder)).values.get("num_attention_heads", 1)
-        return super(DeBERTaLayout, self._for(n_heads)).load(cls, folder, dtype)
-
-    def save(self, model: nn.Module, folder: str | Path) -> None:
-        """As for a [`Layout`][papercode.checkpoints.layout.Layout]."""
-        n_heads = self.configuration(model)["num_attention_heads"]
-        super(DeBERTaLayout, self._for(n_heads)).save(model, folder)
-
-    def _for(self, n_heads: int) -> "DeBERTaLayout":
-        return replace(
-            self, rules=[replace(r, n_heads=n_heads) if isinstance(r, HeadByHead) else r for r in self.rules]
-        )
-
 
 _E, _L, _OURS = "deberta.embeddings.", "deberta.encoder.layer.*.", "encoder.layers.*."
 _MAPS = {
@@ -233,7 +179,7 @@ def sentences(make: Any, around: Any, config: Config, arguments: dict[str, Any])
     return around(make(**arguments), n_classes, config.take("cls_dropout", None))
 
 
-LAYOUT = DeBERTaLayout(
+LAYOUT = HeadLayout(
     "deberta",
     RULES,
     arguments,
