@@ -276,3 +276,21 @@ def test_counts(large, number):
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, other, one_token_more)]
     assert counts[:2] == [number, number]
     assert counts[2] != number
+
+
+def test_a_file_with_head_and_pooler(tmp_path):
+    """As roberta-base is released: each model takes its part, and leaves the rest."""
+    theirs, given = written(hf.RobertaForMaskedLM, config(), tmp_path), batch()
+    tensors, pooler = load_file(tmp_path / "model.safetensors"), torch.randn(20, 20, dtype=torch.float64)
+    more = {"roberta.pooler.dense.weight": pooler, "roberta.pooler.dense.bias": pooler[0].clone()}
+    save_file(tensors | more, tmp_path / "model.safetensors", {"format": "pt"})
+    words, encoder = RoBERTaForMaskedLM.from_pretrained(tmp_path), RoBERTa.from_pretrained(tmp_path)
+    (wanted,) = reference(theirs, *given, ["logits"])
+    assert_same(words(*given)[given[2]].detach(), wanted[given[2]])
+    assert torch.equal(encoder.pooler.weight, pooler)
+    assert_same(encoder(*given), words.encoder(*given), 0)
+    choice = RoBERTaForMultipleChoice(encoder)
+    with pytest.raises(ValueError, match=r"missing: classifier\.bias, classifier\.weight"):
+        RoBERTaForMultipleChoice.from_pretrained(tmp_path)
+    choice.to_transformers(tmp_path / "choice")
+    assert RoBERTaForMultipleChoice.from_pretrained(tmp_path / "choice").encoder.pooler is not None
