@@ -175,6 +175,18 @@ def test_no_peepholes():
     assert_differs(once, none)
 
 
+def test_the_loop_is_the_callers():
+    ran = []
+
+    def run(cell, *arguments, **options):
+        ran.append(cell)
+        return unroll(cell, *arguments, **options)
+
+    model = small(run=run)
+    assert_same(model(SOURCE, TARGET), small()(SOURCE, TARGET))
+    assert ran == [*model.encoder.cells, *model.decoder.cells]
+
+
 def test_another_cell():
     """One that shows a lone tensor, under layers and in steps."""
 

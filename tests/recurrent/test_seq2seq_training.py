@@ -135,7 +135,20 @@ def test_a_wrong_share():
 # exposure
 
 
-def test_exposure_by_hand():
+def test_exposure_of_one_who_says_the_same_word_always():
+    model = randomise(Seq2Seq(S, T, 7, 2, bias=True))
+    model.output.bias.data[5] = 100
+    found = exposure(model, SOURCE, torch.tensor([[1, 5, 5, 5], [1, 5, 0, 0], [1, 7, 5, 0]]))
+    for shares in (found.forced, found.free):
+        assert_same(shares, torch.tensor([2 / 3, 2 / 2, 1 / 1]))
+    assert found.whole_forced == found.whole_free == pytest.approx(2 / 3)
+    model.output.bias.data[0] = 200  # that padding is padding is no merit
+    found = exposure(model, SOURCE, torch.tensor([[1, 5, 5, 5], [1, 5, 0, 0], [1, 7, 5, 0]]))
+    assert not found.forced.any()
+    assert not found.free.any()
+
+
+def test_exposure_as_counted_in_loops():
     model = small(2)
     found = exposure(model, SOURCE, TARGET)
     with torch.no_grad():
