@@ -90,6 +90,7 @@ class TextCNN(nn.Module):
             raise ValueError(f"widths={tuple(widths)} must be one or more numbers, each at least 1")
         k = channels[0].embedding_dim
         self.channels = nn.ModuleList(channels)
+        self.widths = tuple(widths)
         self.filters = nn.ModuleList(nn.Conv1d(k, n_maps, width) for width in widths)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(n_maps * len(widths), n_classes)
@@ -112,12 +113,11 @@ class TextCNN(nn.Module):
         lengths = keep.sum(1)
         if not keep.shape[1] or not keep[:, 0].all() or (keep[:, 1:] & ~keep[:, :-1]).any():
             raise ValueError("tokens must begin with a word in each row, and padding (0) stands behind all words")
-        widest = max(f.kernel_size[0] for f in self.filters)
-        x = F.pad(self.embed(tokens), (0, max(widest - tokens.shape[1], 0)))
+        x = F.pad(self.embed(tokens), (0, max(max(self.widths) - tokens.shape[1], 0)))
         pooled = []
-        for f in self.filters:
+        for width, f in zip(self.widths, self.filters):
             c = F.relu(f(x))
-            windows = (lengths - f.kernel_size[0] + 1).clamp(min=1)
+            windows = (lengths - width + 1).clamp(min=1)
             pooled.append(self.pool(c, torch.arange(c.shape[-1], device=c.device) < windows[:, None]))
         return torch.cat(pooled, 1)
 
