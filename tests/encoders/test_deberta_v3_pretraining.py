@@ -70,6 +70,9 @@ def test_delta_embedding_by_hand():
         shared.weight[4] += 1  # what the generator learns, the discriminator reads
     assert_same(both(tokens)[0, 0], shared.weight[4])
     assert both.embedding_dim == 3
+    both.weight.sum().backward()
+    assert shared.weight.grad is None
+    assert torch.equal(both.delta.grad, torch.ones(5, 3))
 
 
 def test_merged_is_what_was_read_and_free():
