@@ -90,6 +90,7 @@ CASES = {
     "p2c alone": ({"max_position_embeddings": 31, "pos_att_type": "p2c"}, 17),
     "neither": ({"max_position_embeddings": 31, "pos_att_type": []}, 17),
     "one token": ({}, 1),
+    "another eps": ({"max_position_embeddings": 31, "layer_norm_eps": 0.1}, 17),
 }
 
 
