@@ -220,6 +220,14 @@ def test_the_discriminator_and_the_encoder_out_of_it(tmp_path, exact, spelled):
     theirs = hf.DebertaV2Model.from_pretrained(tmp_path, dtype=torch.float64).eval()
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["position_buckets"] == 4
+    dense, norm, last = (
+        [tensors[f"mask_predictions.{part}.{kind}"] for kind in ("weight", "bias")]
+        for part in ("dense", "LayerNorm", "classifier")
+    )
+    states = states_of(theirs, x, keep)  # and its head, from the file
+    summed = torch.nn.functional.layer_norm(states + states[:, :1], (D,), *norm, eps=1e-7)
+    verdicts = torch.nn.functional.gelu(summed @ dense[0].T + dense[1]) @ last[0][0] + last[1]
+    assert_same(verdicts[keep], model(x, keep)[keep].detach())
     assert_same(states_of(theirs, x, keep)[keep], model.encoder(x, keep)[keep].detach())
 
 
