@@ -3,6 +3,7 @@
 from typing import Any
 
 from papercode.checkpoints.config import Config
+from papercode.checkpoints.labels import labels, n_classes
 from papercode.checkpoints.layout import Architecture, Layout, Rule
 from papercode.encoders.bert import BERT
 from papercode.encoders.bert_pretraining import BERTForMaskedLM, BERTForNextSentence, BERTForPreTraining
@@ -79,25 +80,17 @@ def configuration(model: Any) -> dict[str, Any]:
     if hasattr(model, "dropout") and model is not encoder:
         values["classifier_dropout"] = model.dropout.p
     if isinstance(model, BERTForSentences | BERTForTokens):
-        names = [f"LABEL_{number}" for number in range(model.classifier.out_features)]
-        values["id2label"] = {str(number): name for number, name in enumerate(names)}
-        values["label2id"] = {name: number for number, name in enumerate(names)}
+        values |= labels(model.classifier.out_features)
     return values
 
 
-def _n_classes(config: Config) -> int:
-    """id2label names them; without it there are num_labels, or 2, as in transformers."""
-    names = config.take("id2label", None)
-    return config.take("num_labels", 2) if names is None else len(names)
-
-
 def _sentences(config: Config, arguments: dict[str, Any]) -> BERTForSentences:
-    return BERTForSentences(BERT(**arguments), _n_classes(config), config.take("classifier_dropout", None))
+    return BERTForSentences(BERT(**arguments), n_classes(config), config.take("classifier_dropout", None))
 
 
 def _tokens(config: Config, arguments: dict[str, Any]) -> BERTForTokens:
     encoder = BERT(**arguments, pooler=False)
-    return BERTForTokens(encoder, _n_classes(config), config.take("classifier_dropout", None))
+    return BERTForTokens(encoder, n_classes(config), config.take("classifier_dropout", None))
 
 
 def _choice(config: Config, arguments: dict[str, Any]) -> BERTForMultipleChoice:

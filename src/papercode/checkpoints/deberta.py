@@ -9,6 +9,7 @@ from typing import Any
 
 from papercode.checkpoints.config import Config
 from papercode.checkpoints.heads import HeadByHead, HeadLayout
+from papercode.checkpoints.labels import labels, n_classes
 from papercode.checkpoints.layout import Architecture, Rule
 from papercode.encoders.deberta import DeBERTa, DeBERTaForSentences
 from papercode.encoders.deberta_attention import DisentangledAttention, RelativeTable
@@ -132,9 +133,7 @@ def shared_configuration(model: Any) -> dict[str, Any]:
         "max_position_embeddings": model.decoder.positions.num_embeddings if hasattr(model, "decoder") else 512,
     }
     if hasattr(model, "classifier"):
-        names = [f"LABEL_{number}" for number in range(model.classifier.out_features)]
-        values["id2label"] = {str(number): name for number, name in enumerate(names)}
-        values["label2id"] = {name: number for number, name in enumerate(names)}
+        values |= labels(model.classifier.out_features)
         values["cls_dropout"] = model.dropout.p
     return values
 
@@ -174,9 +173,7 @@ def masked_lm(make: Any, around: Any, config: Config, arguments: dict[str, Any])
 
 def sentences(make: Any, around: Any, config: Config, arguments: dict[str, Any]) -> DeBERTaForSentences:
     """`around` what `make` makes, with as many classes as the file has names for, or 2."""
-    names = config.take("id2label", None)
-    n_classes = config.take("num_labels", 2) if names is None else len(names)
-    return around(make(**arguments), n_classes, config.take("cls_dropout", None))
+    return around(make(**arguments), n_classes(config), config.take("cls_dropout", None))
 
 
 LAYOUT = HeadLayout(

@@ -7,6 +7,7 @@ from papercode.checkpoints.bert import RULES as BERT_RULES
 from papercode.checkpoints.bert import arguments as bert_arguments
 from papercode.checkpoints.bert import configuration as bert_configuration
 from papercode.checkpoints.config import Config
+from papercode.checkpoints.labels import labels, n_classes
 from papercode.checkpoints.layout import Architecture, Layout, Rule
 from papercode.encoders.electra import ELECTRA, ELECTRAForSentences, ELECTRAForSpans, ELECTRAForTokens
 from papercode.encoders.electra_pretraining import ELECTRADiscriminator, ELECTRAGenerator
@@ -43,24 +44,16 @@ def configuration(model: Any) -> dict[str, Any]:
     encoder: ELECTRA = getattr(model, "encoder", model)
     values = bert_configuration(model) | {"hidden_size": encoder.d_model, "embedding_size": encoder.d_embedding}
     if isinstance(model, ELECTRAForSentences):
-        names = [f"LABEL_{number}" for number in range(model.output.out_features)]
-        values["id2label"] = {str(number): name for number, name in enumerate(names)}
-        values["label2id"] = {name: number for number, name in enumerate(names)}
+        values |= labels(model.output.out_features)
     return values
 
 
-def _n_classes(config: Config) -> int:
-    """id2label names them; without it there are num_labels, or 2, as in transformers."""
-    names = config.take("id2label", None)
-    return config.take("num_labels", 2) if names is None else len(names)
-
-
 def _sentences(config: Config, arguments: dict[str, Any]) -> ELECTRAForSentences:
-    return ELECTRAForSentences(ELECTRA(**arguments), _n_classes(config), config.take("classifier_dropout", None))
+    return ELECTRAForSentences(ELECTRA(**arguments), n_classes(config), config.take("classifier_dropout", None))
 
 
 def _tokens(config: Config, arguments: dict[str, Any]) -> ELECTRAForTokens:
-    return ELECTRAForTokens(ELECTRA(**arguments), _n_classes(config), config.take("classifier_dropout", None))
+    return ELECTRAForTokens(ELECTRA(**arguments), n_classes(config), config.take("classifier_dropout", None))
 
 
 LAYOUT = Layout(

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from papercode.checkpoints.config import Config
+from papercode.checkpoints.labels import labels, n_classes
 from papercode.checkpoints.layout import Architecture, Layout, Rule
 from papercode.convolutional.residual_blocks import BasicBlock, BottleneckBlock
 from papercode.convolutional.resnet import ResNet, Stem
@@ -36,7 +37,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "widths": config.take("hidden_sizes", [256, 512, 1024, 2048]),
         "block": deep if config.take("layer_type", "bottleneck") == "bottleneck" else BasicBlock,
         "c_stem": config.take("embedding_size", 64),
-        "n_classes": len(config.take("id2label", (0, 1))),
+        "n_classes": n_classes(config),
         "n_channels": config.take("num_channels", 3),
     }
 
@@ -57,7 +58,6 @@ def configuration(model: ResNet) -> dict[str, Any]:
         if type(block.shortcut) is not (Projection if changed else Identity):
             raise ValueError(f"shortcut={type(block.shortcut).__name__}: the layout knows option B only")
     deep = len(stages[0][0].convs) == 3
-    names = [f"LABEL_{i}" for i in range(model.classifier.out_features)]
     return {
         "depths": [len(stage) for stage in stages],
         "hidden_sizes": [stage[-1].convs[-1].out_channels for stage in stages],
@@ -66,10 +66,8 @@ def configuration(model: ResNet) -> dict[str, Any]:
         "downsample_in_first_stage": False,
         "embedding_size": stem.conv.out_channels,
         "num_channels": stem.conv.in_channels,
-        "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)},
         "hidden_act": "relu",
-    }
+    } | labels(model.classifier.out_features)
 
 
 LAYOUT = Layout(

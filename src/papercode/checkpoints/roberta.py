@@ -7,6 +7,7 @@ from papercode.checkpoints.bert import RULES as BERT_RULES
 from papercode.checkpoints.bert import arguments as bert_arguments
 from papercode.checkpoints.bert import configuration as bert_configuration
 from papercode.checkpoints.config import Config
+from papercode.checkpoints.labels import labels, n_classes
 from papercode.checkpoints.layout import Architecture, Layout, Rule
 from papercode.encoders.roberta import (
     RoBERTa,
@@ -49,26 +50,18 @@ def configuration(model: Any) -> dict[str, Any]:
     """The inverse, for the encoder or what has one."""
     values = bert_configuration(model) | {"pad_token_id": getattr(model, "encoder", model).pad}
     if isinstance(model, RoBERTaForSentences):
-        names = [f"LABEL_{number}" for number in range(model.output.out_features)]
-        values["id2label"] = {str(number): name for number, name in enumerate(names)}
-        values["label2id"] = {name: number for number, name in enumerate(names)}
+        values |= labels(model.output.out_features)
     return values
-
-
-def _n_classes(config: Config) -> int:
-    """id2label names them; without it there are num_labels, or 2, as in transformers."""
-    names = config.take("id2label", None)
-    return config.take("num_labels", 2) if names is None else len(names)
 
 
 def _sentences(config: Config, arguments: dict[str, Any]) -> RoBERTaForSentences:
     encoder = RoBERTa(**arguments, pooler=False)
-    return RoBERTaForSentences(encoder, _n_classes(config), config.take("classifier_dropout", None))
+    return RoBERTaForSentences(encoder, n_classes(config), config.take("classifier_dropout", None))
 
 
 def _tokens(config: Config, arguments: dict[str, Any]) -> RoBERTaForTokens:
     encoder = RoBERTa(**arguments, pooler=False)
-    return RoBERTaForTokens(encoder, _n_classes(config), config.take("classifier_dropout", None))
+    return RoBERTaForTokens(encoder, n_classes(config), config.take("classifier_dropout", None))
 
 
 def _choice(config: Config, arguments: dict[str, Any]) -> RoBERTaForMultipleChoice:
