@@ -86,6 +86,13 @@ def test_by_hand():
     assert_same(vector, torch.tensor([[0.75]]), 1e-6)
 
 
+def test_the_context_vector_starts_at_random():
+    """At zero all words would weigh the same, and the hidden layer would get no gradient."""
+    context = AttentionPool(3, 400).context
+    assert 0.049 < context.max() <= 0.05
+    assert -0.05 <= context.min() < -0.049
+
+
 def test_it_is_additive_attention_without_a_query():
     pool, score = randomise(AttentionPool(D, A)), randomise(AdditiveScore(1, D, A))
     score.key.load_state_dict(pool.hidden.state_dict())
