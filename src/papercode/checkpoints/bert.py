@@ -9,7 +9,6 @@ from papercode.encoders.bert import BERT
 from papercode.encoders.bert_pretraining import BERTForMaskedLM, BERTForNextSentence, BERTForPreTraining
 from papercode.encoders.bert_tasks import BERTForMultipleChoice, BERTForSentences, BERTForSpans, BERTForTokens
 
-_E, _L, _OURS = "bert.embeddings.", "bert.encoder.layer.*.", "encoder.layers.*."
 _MAPS = {
     "attention.self.query": "attention.q",
     "attention.self.key": "attention.k",
@@ -19,17 +18,27 @@ _MAPS = {
     "output.dense": "feed_forward.contract",
 }
 _NORMS = {"attention.output.LayerNorm": "residuals.0.norm", "output.LayerNorm": "residuals.1.norm"}
+
+
+def encoder_rules(name: str) -> tuple[Rule, ...]:
+    """The encoder's, which the layouts of its descendants share but for the name in front."""
+    embeddings, layer, ours_of_layer = f"{name}.embeddings.", f"{name}.encoder.layer.*.", "encoder.layers.*."
+    return (
+        Rule(embeddings + "word_embeddings.weight", "encoder.words.weight"),
+        Rule(embeddings + "position_embeddings.weight", "encoder.positions.weight"),
+        Rule(embeddings + "token_type_embeddings.weight", "encoder.segments.weight"),
+        Rule(embeddings + "LayerNorm.weight", "encoder.norm.gain"),
+        Rule(embeddings + "LayerNorm.bias", "encoder.norm.bias"),
+        *(Rule(f"{layer}{theirs}.weight", f"{ours_of_layer}{ours}.weight") for theirs, ours in _MAPS.items()),
+        *(Rule(f"{layer}{theirs}.bias", f"{ours_of_layer}{ours}.bias") for theirs, ours in _MAPS.items()),
+        *(Rule(f"{layer}{theirs}.weight", f"{ours_of_layer}{ours}.gain") for theirs, ours in _NORMS.items()),
+        *(Rule(f"{layer}{theirs}.bias", f"{ours_of_layer}{ours}.bias") for theirs, ours in _NORMS.items()),
+        *(Rule(f"{name}.pooler.dense.{kind}", f"encoder.pooler.{kind}") for kind in ("weight", "bias")),
+    )
+
+
 RULES = (
-    Rule(_E + "word_embeddings.weight", "encoder.words.weight"),
-    Rule(_E + "position_embeddings.weight", "encoder.positions.weight"),
-    Rule(_E + "token_type_embeddings.weight", "encoder.segments.weight"),
-    Rule(_E + "LayerNorm.weight", "encoder.norm.gain"),
-    Rule(_E + "LayerNorm.bias", "encoder.norm.bias"),
-    *(Rule(f"{_L}{theirs}.weight", f"{_OURS}{ours}.weight") for theirs, ours in _MAPS.items()),
-    *(Rule(f"{_L}{theirs}.bias", f"{_OURS}{ours}.bias") for theirs, ours in _MAPS.items()),
-    *(Rule(f"{_L}{theirs}.weight", f"{_OURS}{ours}.gain") for theirs, ours in _NORMS.items()),
-    *(Rule(f"{_L}{theirs}.bias", f"{_OURS}{ours}.bias") for theirs, ours in _NORMS.items()),
-    *(Rule(f"bert.pooler.dense.{kind}", f"encoder.pooler.{kind}") for kind in ("weight", "bias")),
+    *encoder_rules("bert"),
     *(Rule(f"cls.predictions.transform.dense.{kind}", f"mlm.transform.{kind}") for kind in ("weight", "bias")),
     Rule("cls.predictions.transform.LayerNorm.weight", "mlm.norm.gain"),
     Rule("cls.predictions.transform.LayerNorm.bias", "mlm.norm.bias"),

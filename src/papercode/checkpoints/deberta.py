@@ -7,6 +7,7 @@ enhanced mask decoder, and passes over its table of positions, which the release
 from functools import partial
 from typing import Any
 
+from papercode.checkpoints.bert import encoder_rules
 from papercode.checkpoints.config import Config
 from papercode.checkpoints.heads import HeadByHead, HeadLayout
 from papercode.checkpoints.labels import labels, n_classes
@@ -15,23 +16,11 @@ from papercode.encoders.deberta import DeBERTa, DeBERTaForSentences
 from papercode.encoders.deberta_attention import DisentangledAttention, RelativeTable
 from papercode.encoders.deberta_pretraining import DeBERTaForMaskedLM
 
-_E, _L, _OURS = "deberta.embeddings.", "deberta.encoder.layer.*.", "encoder.layers.*."
-_MAPS = {
-    "attention.output.dense": "attention.o",
-    "intermediate.dense": "feed_forward.expand",
-    "output.dense": "feed_forward.contract",
-}
-_NORMS = {"attention.output.LayerNorm": "residuals.0.norm", "output.LayerNorm": "residuals.1.norm"}
+_ANOTHER = ("attention.q.", "attention.k.", "attention.v.", "positions", "segments", "pooler")  # than BERT's, or none
 SHARED = (
-    Rule(_E + "word_embeddings.weight", "encoder.words.weight"),
-    Rule(_E + "LayerNorm.weight", "encoder.norm.gain"),
-    Rule(_E + "LayerNorm.bias", "encoder.norm.bias"),
+    *(rule for rule in encoder_rules("deberta") if not any(name in rule.ours for name in _ANOTHER)),
     Rule("deberta.encoder.rel_embeddings.weight", "encoder.relative.vectors.weight"),
-    *(Rule(f"{_L}{theirs}.weight", f"{_OURS}{ours}.weight") for theirs, ours in _MAPS.items()),
-    *(Rule(f"{_L}{theirs}.bias", f"{_OURS}{ours}.bias") for theirs, ours in _MAPS.items()),
-    *(Rule(f"{_L}{theirs}.weight", f"{_OURS}{ours}.gain") for theirs, ours in _NORMS.items()),
-    *(Rule(f"{_L}{theirs}.bias", f"{_OURS}{ours}.bias") for theirs, ours in _NORMS.items()),
-    Rule(_E + "position_embeddings.weight", "decoder.positions.weight"),
+    Rule("deberta.embeddings.position_embeddings.weight", "decoder.positions.weight"),
     *(Rule(f"lm_predictions.lm_head.dense.{kind}", f"mlm.transform.{kind}") for kind in ("weight", "bias")),
     Rule("lm_predictions.lm_head.LayerNorm.weight", "mlm.norm.gain"),
     Rule("lm_predictions.lm_head.LayerNorm.bias", "mlm.norm.bias"),
@@ -41,7 +30,7 @@ SHARED = (
 )  # fmt: skip
 """For all of the family, but for what goes into the scores."""
 
-_SELF = _L + "attention.self."
+_SELF, _OURS = "deberta.encoder.layer.*.attention.self.", "encoder.layers.*."
 RULES = (
     *SHARED,
     HeadByHead(_SELF + "in_proj.weight", tuple(f"{_OURS}attention.{name}.weight" for name in "qkv")),
@@ -72,7 +61,7 @@ def sizes(config: Config) -> dict[str, Any]:
         if (found := config.take(name, default)) is not wanted:
             raise ValueError(f"{config.source} has {name}={found!r}; only {wanted} is supported")
     config.expect(hidden_act="gelu", attention_probs_dropout_prob=dropout, type_vocab_size=0, talking_head=False)
-    config.expect(embedding_size=d_model, pooler_hidden_size=d_model, pooler_hidden_act="gelu", pooler_dropout={0})
+    config.expect(embedding_size=d_model, pooler_hidden_size=d_model, pooler_hidden_act="gelu", pooler_dropout=0)
     config.ignore("padding_idx", "legacy", "num_labels", "cls_dropout")
     return {
         "n_tokens": config.take("vocab_size"),

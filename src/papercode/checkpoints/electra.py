@@ -1,11 +1,10 @@
 """ELECTRA's released weights [@clark2020electra], as the transformers library stores them: generators and others."""
 
-from dataclasses import replace
 from typing import Any
 
-from papercode.checkpoints.bert import RULES as BERT_RULES
 from papercode.checkpoints.bert import arguments as bert_arguments
 from papercode.checkpoints.bert import configuration as bert_configuration
+from papercode.checkpoints.bert import encoder_rules
 from papercode.checkpoints.config import Config
 from papercode.checkpoints.labels import labels, n_classes
 from papercode.checkpoints.layout import Architecture, Layout, Rule
@@ -24,8 +23,7 @@ _MAPS = {
 }
 _BOTH = ("weight", "bias")
 RULES = (
-    *(replace(rule, theirs="electra" + rule.theirs.removeprefix("bert")) for rule in BERT_RULES
-      if rule.theirs.startswith("bert.") and "pooler" not in rule.theirs),
+    *(rule for rule in encoder_rules("electra") if "pooler" not in rule.ours),
     *(Rule(f"{theirs}.{kind}", f"{ours}.{kind}") for theirs, ours in _MAPS.items() for kind in _BOTH),
     Rule("generator_predictions.LayerNorm.weight", "mlm.norm.gain"),
     Rule("generator_predictions.LayerNorm.bias", "mlm.norm.bias"),

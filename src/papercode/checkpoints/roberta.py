@@ -1,11 +1,10 @@
 """RoBERTa's released weights [@liu2019roberta], as the transformers library stores them: BERT's names, other heads."""
 
-from dataclasses import replace
 from typing import Any
 
-from papercode.checkpoints.bert import RULES as BERT_RULES
 from papercode.checkpoints.bert import arguments as bert_arguments
 from papercode.checkpoints.bert import configuration as bert_configuration
+from papercode.checkpoints.bert import encoder_rules
 from papercode.checkpoints.config import Config
 from papercode.checkpoints.labels import labels, n_classes
 from papercode.checkpoints.layout import Architecture, Layout, Rule
@@ -19,11 +18,7 @@ from papercode.encoders.roberta import (
 )
 
 RULES = (
-    *(
-        replace(rule, theirs="roberta" + rule.theirs.removeprefix("bert"))
-        for rule in BERT_RULES
-        if rule.theirs.startswith("bert.")
-    ),
+    *encoder_rules("roberta"),
     *(Rule(f"lm_head.dense.{kind}", f"mlm.transform.{kind}") for kind in ("weight", "bias")),
     Rule("lm_head.layer_norm.weight", "mlm.norm.gain"),
     Rule("lm_head.layer_norm.bias", "mlm.norm.bias"),
