@@ -71,7 +71,7 @@ def test_rows_move_within_and_between_prompts(dtype):
 
 
 def test_a_prompt_stays_where_it_is(monkeypatch):
-    """A beam moves what was generated; the prompt's keys, which no move can change, are spoiled here to prove it."""
+    """Once each hypothesis has a row, moves leave the prompt's five tokens out: the shapes of what they gather tell."""
     ours, text = model(), torch.randint(V, (1, 5))
     step = FastGPT2(ours, 2).steps(9)
     tokens = text

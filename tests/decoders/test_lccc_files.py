@@ -80,7 +80,7 @@ def test_says_what_is_wrong_and_where(file, case):
     text, message = BAD[case]
     with pytest.raises(BadInputError) as error:
         read(file(text))
-    assert str(error.value).endswith("in.jsonl, " + message) or ("in.jsonl, " + message) in str(error.value)
+    assert f"in.jsonl, {message}" in str(error.value)
 
 
 def test_a_damaged_archive(file):

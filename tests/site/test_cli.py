@@ -48,7 +48,7 @@ def test_without_a_project(papercode, tmp_path_factory):
     assert lines == [f"Error: no papercode project (references.bib and papers/) in {outside} or above it"]
 
 
-def test_tools_need_no_project_and_are_imported_when_called(tmp_path, monkeypatch):
+def test_tools_need_no_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.jsonl").write_text('["我在家", "我很好"]')
     done = CliRunner().invoke(main, ["clean-dialogues", "in.jsonl", "out.jsonl"])

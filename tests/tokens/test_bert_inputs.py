@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bert_text import BertText
 from test_wordpiece import library
 from tokenizers.processors import BertProcessing
 from transformers import BertTokenizer
 
 from papercode.tokens.bert_inputs import Batch, batch, frame, truncated
+from papercode.tokens.bert_text import BertText
 from papercode.tokens.wordpiece import WordPiece
 from papercode.tokens.wordpiece_files import SPECIAL
 
@@ -118,6 +118,7 @@ def test_berts_own_script_differs_by_the_odd_token_only(first, second, room):
             ValueError,
             "max_length=2 must be at least 3, for",
         ),
+        (lambda: truncated([1], [2], -1), ValueError, "room=-1 must be at least 0"),
         (lambda: batch(TOKENIZER, []), ValueError, "texts has 0"),
         (lambda: batch(TOKENIZER, ["a"], ["a", "b"]), ValueError, "texts has 1 and pairs 2 entries"),
         (lambda: batch(TOKENIZER, ["a"], []), ValueError, "texts has 1 and pairs 0 entries"),

@@ -17,7 +17,7 @@ def test_three_in_a_row_are_joined_once():
         return pairs.together
 
     pieces = [step.piece for step in grow({"aaaa": 1}, score)]
-    assert pieces == ["##aa", "aaa", "aaaa"] or pieces == ["aa", "##aa", "aaaa"]
+    assert pieces == ["aa", "##aa", "aaaa"]  # of equal ones the pair that came up first
     assert seen[0].together.tolist() == [1, 1]  # a with ##a; of three ##a only two can be joined
     assert seen[0].alike.tolist() == [False, True]
     assert (seen[0].left.tolist(), seen[0].right.tolist(), seen[0].total) == ([1, 3], [3, 3], 4)

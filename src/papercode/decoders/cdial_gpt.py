@@ -133,7 +133,7 @@ class CDialGPT(GPT, layout="cdial_gpt"):
         self, tokens: Int[Tensor, "b n"], speakers: Int[Tensor, "b n"], mask: Mask = causal_mask, start: int = 0
     ) -> Float[Tensor, "b n n_tokens"]:
         """Logits of the token after each token: words only, who speaks next is not predicted."""
-        return nn.functional.linear(self.encode(tokens, speakers, mask, start), self.words.weight)
+        return self.logits(self.encode(tokens, speakers, mask, start))
 
 
 def response_losses(model: CDialGPT, batch: DialogueInput) -> Float[Tensor, "b n"]:

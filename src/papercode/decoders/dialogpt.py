@@ -118,7 +118,7 @@ def log_likelihoods(model: GPT, batch: Dialogues) -> Float[Tensor, "b turns"]:
     r"""$\log p(T_i \mid T_1 \dots T_{i-1})$ of every turn, in the same single pass; 0 for what is not learned.
 
     Returns:
-        One column for each turn of the longest dialogue, the first of them all 0.
+        A column for each turn up to the last that is learned in any dialogue; the first is all 0.
     """
     log_p = model(batch.tokens).log_softmax(-1)
     learned = batch.targets != IGNORE

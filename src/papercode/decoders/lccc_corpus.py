@@ -19,7 +19,8 @@ def trigrams(turn: str) -> list[str]:
 class Statistics:
     """How often trigrams and replies occur in a corpus.
 
-    It holds every different trigram and every different reply once: about a hundred bytes each.
+    It holds every different trigram once, in about 120 bytes, and every different reply, in about 330 or, where it
+    follows several posts, more.
 
     Args:
         frequent: A trigram that occurs this often, or more, is frequent.

@@ -37,7 +37,7 @@ def absmax_quantize(weight: Float[Tensor, "o i"], bits: int = 8) -> tuple[Int8[T
 
 
 def pack(numbers: Int8[Tensor, "o i"]) -> UInt8[Tensor, "o half"]:
-    """Two numbers of 4 bits in a byte, the first in the upper half.
+    """Two numbers of 4 bits in a byte, the first in the upper half. Beyond -8 and 7, upper bits are lost.
 
     Raises:
         ValueError: If a row has an odd number of them.

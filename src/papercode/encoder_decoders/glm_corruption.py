@@ -123,10 +123,13 @@ def short_spans(n: int, draw: random.Random, *, ratio: float = 0.15, mean: float
         mean: Of the Poisson distribution.
 
     Raises:
-        ValueError: If n is less than 1, ratio is not in (0, 1], or so many tokens do not fit with gaps between spans.
+        ValueError: If n is less than 1, ratio is not in (0, 1], mean is not above 0, or so many tokens do not fit with
+            gaps between spans.
     """
     if n < 1 or not 0 < ratio <= 1:
         raise ValueError(f"need {n=} of at least 1 and {ratio=} above 0 and at most 1")
+    if not mean > 0:
+        raise ValueError(f"mean={mean} must be above 0: all spans would be empty")
     lengths: list[int] = []
     while sum(lengths) < ratio * n:
         room = n - sum(lengths) - len(lengths)

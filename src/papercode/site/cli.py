@@ -30,7 +30,7 @@ Clean dialogues as LCCC was cleaned: papercode clean-dialogues --help
 """
 
 
-# commands that need no project, by the module that has them as `main`; imported when they are called
+# commands that need no project, by the module that has them as `main`; imported when they are called or listed
 TOOLS = {"clean-dialogues": "papercode.decoders.lccc_cleaning"}
 
 

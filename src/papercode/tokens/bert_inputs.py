@@ -53,7 +53,12 @@ def truncated(first: list[int], second: list[int], room: int) -> tuple[list[int]
 
     The longer one is cut to the length of the shorter; if that is not enough, both to half the room, where the longer
     one has the odd token (of two equally long ones the second). BERT's own script gives it to the first text.
+
+    Raises:
+        ValueError: If room is negative.
     """
+    if room < 0:
+        raise ValueError(f"room={room} must be at least 0")
     short, long = sorted((len(first), len(second)))
     if short + long > room:
         short = min(short, room // 2)

@@ -14,7 +14,6 @@ from typing import Any
 from papercode.checkpoints.config import Config
 from papercode.tokens.bert_text import BertText
 
-# in the order in which BERT's vocabularies have them
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """BERT's, in the order of its vocabularies."""
 
