@@ -146,6 +146,8 @@ def test_nist_refuses_what_does_not_fit():
     for hypotheses, references in [([], []), (words("a"), []), (words("a"), [[]])]:
         with pytest.raises(ValueError, match="one list of references each"):
             nist(hypotheses, references)
+    with pytest.raises(ValueError, match="n=0 must be at least 1"):
+        nist(words("a"), [words("a")], 0)
 
 
 def test_vectors_by_hand():

@@ -166,6 +166,7 @@ def test_steps_equal_one_pass_and_follow_their_parents(source, target):
     with torch.no_grad():
         logits = [step(target[:, : i + 1], rows) for i in range(N)]
         assert_same(torch.stack(logits, 1), model(source, target, LENGTHS))
+        assert_same(model.steps(source, LENGTHS)(target[:, :3], rows), logits[2])  # a prompt is read at once
         parents, step = torch.tensor([2, 0, 0, 1]), model.steps(source, LENGTHS)
         step(target[:, :1], rows)
         words = torch.cat([target[parents, :1], torch.randint(TARGET, (4, 1))], 1)

@@ -62,5 +62,5 @@ def test_weights_sum_to_one_and_gradients():
 
 @pytest.mark.parametrize("lengths", [[0, 1, 2], [1, 2, 6]])
 def test_lengths_that_do_not_fit(lengths):
-    with pytest.raises(ValueError, match=r"must be 3 numbers from 1 to s=5"):
+    with pytest.raises(ValueError, match=r"must be 3 numbers from 1 to n=5"):
         GatedRecursiveConv(E, D)(torch.zeros(B, S, E), torch.tensor(lengths))

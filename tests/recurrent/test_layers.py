@@ -10,9 +10,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from helpers import assert_differs, assert_same, randomise
 from papercode.recurrent.fused import fused
-from papercode.recurrent.gru import GRUCell, ResetAfterGRUCell
+from papercode.recurrent.gru import GRUCell
+from papercode.recurrent.gru import from_torch as gru_from_torch
 from papercode.recurrent.layers import Recurrent, Stack
-from papercode.recurrent.lstm import LSTMCell, LSTMState, from_torch
+from papercode.recurrent.lstm import LSTMCell, LSTMState
+from papercode.recurrent.lstm import from_torch as lstm_from_torch
 from papercode.recurrent.unroll import Cell, each, select, shown, unroll
 
 B, N, X, D = 5, 7, 3, 11
@@ -32,25 +34,6 @@ def tensors(state):
 # against torch
 
 
-def gru_from_torch(gru, run):
-    """The same weights: of torch's second bias, only the candidate's is not added to the first."""
-    make = partial(ResetAfterGRUCell, d=D, bias=gru.bias)
-    layers = Recurrent(make, X, gru.num_layers, bidirectional=gru.bidirectional, dropout=gru.dropout, run=run).double()
-    with torch.no_grad():
-        for cell, (of_x, of_h, *biases) in zip(layers.cells, gru.all_weights, strict=True):
-            cell.input.weight.copy_(of_x)
-            cell.hidden.weight.copy_(of_h)
-            if biases:
-                cell.input.bias.copy_(biases[0])
-                cell.input.bias[: 2 * D] += biases[1][: 2 * D]
-                cell.reset_bias.copy_(biases[1][2 * D :])
-    return layers
-
-
-def lstm_from_torch(lstm, run):
-    return from_torch(lstm, run=run)
-
-
 KINDS = {"LSTM": (nn.LSTM, lstm_from_torch), "GRU, reset after the product": (nn.GRU, gru_from_torch)}
 CONFIGURATIONS = {
     "1 layer": {},
@@ -65,7 +48,7 @@ def both_with_gradients(kind, arguments, run, lengths, given):
     """[outputs, last states, gradients by input, starts and parameters] of ours and of torch's."""
     make, taken = KINDS[kind]
     theirs = randomise(make(X, D, batch_first=True, **arguments))
-    ours = taken(theirs, run)
+    ours = taken(theirs, run=run)
     x, cells = double(B, N, X), len(ours.cells)
     h, c = double(cells, B, D), double(cells, B, D)
     of_outputs, of_last = double(B, N, ours.width), double(2, cells, B, D)
@@ -114,7 +97,7 @@ def test_equals_torch(parity, kind, configuration, lengths, given, run):
 @runs
 def test_the_controls_beside_it(run):
     theirs = randomise(nn.LSTM(X, D, 2, batch_first=True, bidirectional=True))
-    ours, x, h, c = from_torch(theirs, run=run), double(B, N, X), double(4, B, D), double(4, B, D)
+    ours, x, h, c = lstm_from_torch(theirs, run=run), double(B, N, X), double(4, B, D), double(4, B, D)
     right, _ = theirs(x, (h, c))
     states = list(map(LSTMState, h, c))
     assert_same(ours(x, states)[0], right)
@@ -134,7 +117,7 @@ def test_dropout_is_torchs_too(parity, kind, shape, run):
     """With one row or one step both draw the same mask from the same seed."""
     make, taken = KINDS[kind]
     theirs = randomise(make(X, D, 3, batch_first=True, bidirectional=True, dropout=0.4))
-    ours, x = taken(theirs, run), double(*shape)
+    ours, x = taken(theirs, run=run), double(*shape)
     torch.manual_seed(1)
     right, _ = theirs(x)
     torch.manual_seed(1)

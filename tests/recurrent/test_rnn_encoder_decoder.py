@@ -128,6 +128,7 @@ def test_steps_equal_teacher_forcing():
     step, logits = ours.steps(c), ours.decode(c, target)
     for t in range(T):
         assert_same(step(target[:, : t + 1], torch.arange(B)), logits[:, t])
+    assert_same(ours.steps(c)(target[:, :3], torch.arange(B)), logits[:, 2])  # a prompt is read at once
     rows = torch.tensor([2, 0, 0])  # parents of a beam
     step = ours.steps(c)
     step(target[:, :1], torch.arange(B))

@@ -178,6 +178,7 @@ def test_steps_equal_one_pass(model, source, target):
     with torch.no_grad():
         steps = [step(target[:, : i + 1], rows) for i in range(N)]
         assert_same(torch.stack(steps, 1), model(source, target, LENGTHS))
+        assert_same(model.steps(source, LENGTHS)(target[:, :3], rows), steps[2])  # a prompt is read at once
 
 
 def test_searching_keeps_no_graph_of_the_source(model, source, monkeypatch):

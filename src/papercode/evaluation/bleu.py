@@ -10,10 +10,9 @@ are found, c the number of their words, r that of the references nearest in leng
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 
-from papercode.evaluation.dialogue import Text, counted
+from papercode.evaluation.dialogue import Text, counted, matched
 
 
 def found(hypothesis: Text, references: Sequence[Text], n: int) -> tuple[int, int]:
@@ -21,11 +20,7 @@ def found(hypothesis: Text, references: Sequence[Text], n: int) -> tuple[int, in
 
     A repeated n-gram is found as often as the reference that has it most (its count is clipped).
     """
-    given = counted([hypothesis], n)
-    most: Counter = Counter()
-    for reference in references:
-        most |= counted([reference], n)
-    return (given & most).total(), given.total()
+    return matched(hypothesis, references, n).total(), counted([hypothesis], n).total()
 
 
 def closest_length(length: int, references: Sequence[Text]) -> int:

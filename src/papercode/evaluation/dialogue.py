@@ -34,6 +34,14 @@ def counted(texts: Sequence[Text], n: int) -> Counter:
     return Counter(gram for text in texts for gram in ngrams(text, n))
 
 
+def matched(text: Text, references: Sequence[Text], n: int) -> Counter:
+    """The n-grams of a text that are in its references, each as often at most as in the reference that has it most."""
+    most: Counter = Counter()
+    for reference in references:
+        most |= counted([reference], n)
+    return counted([text], n) & most
+
+
 def distinct(texts: Sequence[Text], n: int) -> float:
     """Dist-n: different n-grams by all n-grams, over all texts together; 0 if there is none.
 
@@ -66,10 +74,13 @@ def nist(hypotheses: Sequence[Text], references: Sequence[Sequence[Text]], n: in
         n: Longest n-gram; NIST-4 has 4, the metric's own default is 5.
 
     Raises:
-        ValueError: If there are no hypotheses, not as many as there are references, or a prompt has no reference.
+        ValueError: If there are no hypotheses, not as many as there are references, a prompt has no reference, or n is
+            less than 1.
     """
     if not hypotheses or len(hypotheses) != len(references) or not all(references):
         raise ValueError(f"hypotheses={len(hypotheses)} and references={len(references)}: one list of references each")
+    if n < 1:
+        raise ValueError(f"n={n} must be at least 1")
     everything = [text for texts in references for text in texts]
     shorter = Counter({(): sum(map(len, everything))})
     score = 0.0
@@ -77,12 +88,9 @@ def nist(hypotheses: Sequence[Text], references: Sequence[Sequence[Text]], n: in
         counts = counted(everything, length)
         found, given = 0.0, 0
         for text, texts in zip(hypotheses, references):
-            here = counted([text], length)
-            given += here.total()
-            most: Counter = Counter()
-            for reference in texts:
-                most |= counted([reference], length)
-            found += sum(count * math.log2(shorter[gram[:-1]] / counts[gram]) for gram, count in (here & most).items())
+            given += max(len(text) - length + 1, 0)
+            both = matched(text, texts, length)
+            found += sum(count * math.log2(shorter[gram[:-1]] / counts[gram]) for gram, count in both.items())
         score += found / given if given else 0.0
         shorter = counts
     wanted = sum(sum(map(len, texts)) / len(texts) for texts in references)

@@ -169,11 +169,14 @@ class AttentionalSeq2Seq(nn.Module):
         self, source: Int[Tensor, "b m"], lengths: Int[Tensor, " b"] | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """A step for `greedy_search` and `beam_search` of papercode.decoding, which translates this source."""
-        state = self.encode(source, lengths)
+        state, read = self.encode(source, lengths), 0
 
         def step(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal state
-            state = self.decoder(self.target(tokens[:, -1]), select(state, parents))
+            nonlocal state, read
+            state = select(state, parents)
+            for token in tokens[:, read:].unbind(1):
+                state = self.decoder(self.target(token), state)
+            read = tokens.shape[1]
             return self.logits(state.attentional)
 
         return step

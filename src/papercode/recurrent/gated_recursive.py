@@ -4,7 +4,7 @@ It stands beside the RNN encoder of [@cho2014learning], whose decoder reads its 
 neighbours, level by level, until one vector is left. At each place three weights that sum to 1 decide whether the new
 vector is made anew of both neighbours or is a copy of the left or of the right one. All levels share their weights.
 
-Imports: nothing; it may stand where `LastState` does.
+Imports: what lengths may be [@hochreiter1997long]. It may stand where `LastState` does.
 
 Symbols: b batch, s words, e width of word vectors, d width of a node.
 """
@@ -12,6 +12,8 @@ Symbols: b batch, s words, e width of word vectors, d width of a node.
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from papercode.recurrent.unroll import check
 
 
 class GatedRecursiveConv(nn.Module):
@@ -49,13 +51,12 @@ class GatedRecursiveConv(nn.Module):
         Padding needs no mask: the first node of level n - 1 stands above the first n words alone.
 
         Raises:
-            ValueError: If a length is not from 1 to s.
+            ValueError: If s = 0, there is not one length for each phrase, or one is not from 1 to s.
         """
         b, s = x.shape[:2]
+        check(x, lengths)
         if lengths is None:
             lengths = torch.full((b,), s, device=x.device)
-        if not ((lengths >= 1) & (lengths <= s)).all():
-            raise ValueError(f"lengths={lengths.tolist()} must be {b} numbers from 1 to s={s}")
         h = self.word(x)
         roots = [h[:, 0]]
         for _ in range(int(lengths.max()) - 1):

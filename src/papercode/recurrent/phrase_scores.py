@@ -1,6 +1,7 @@
 r"""Phrase pairs scored by p(target | source), one more feature for a translation system [@cho2014learning, section 3].
 
-Imports: nothing; any model with `encode` and `decode` of the RNN encoder-decoder will do.
+Imports: the log-probability of a word is that of the metrics. Any model with `encode` and `decode` of the RNN
+encoder-decoder will do.
 
 Symbols: b batch, t words of a target, m width of the summary.
 """
@@ -12,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from papercode.evaluation.perplexity import log_probabilities
 
 Phrase = tuple[int, ...]
 """The words of a phrase, without start and end."""
@@ -28,10 +31,8 @@ def log_probability(
         target: Start symbol, words, end symbol, then padding.
         lengths: How many of these count, start and end included; t unless given.
     """
-    log_p = model.decode(c, target[:, :-1]).log_softmax(-1).gather(2, target[:, 1:, None])[..., 0]
-    if lengths is not None:
-        log_p = log_p.masked_fill(torch.arange(1, target.shape[1], device=target.device) >= lengths[:, None], 0)
-    return log_p.sum(1)
+    keep = None if lengths is None else torch.arange(1, target.shape[1], device=target.device) < lengths[:, None]
+    return log_probabilities(model.decode(c, target[:, :-1]), target[:, 1:], keep=keep).sum(1)
 
 
 @torch.no_grad()

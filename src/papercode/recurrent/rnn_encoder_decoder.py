@@ -121,13 +121,15 @@ class RNNEncoderDecoder(nn.Module):
 
     def steps(self, c: Float[Tensor, "b m"]) -> Callable[[Tensor, Tensor], Tensor]:
         """A step for [`papercode.decoding`][papercode.decoding] that begins with these summaries; for one search."""
-        state = self.decoder.begin(c)
+        state, read = self.decoder.begin(c), 0
 
         def step(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal state
-            y = self.target(tokens[:, -1])
-            state = self.decoder(y, select(state, parents))
-            return self.output(state.h, y, state.c)
+            nonlocal state, read
+            state = select(state, parents)
+            for token in tokens[:, read:].unbind(1):
+                state = self.decoder(self.target(token), state)
+            read = tokens.shape[1]
+            return self.output(state.h, self.target(tokens[:, -1]), state.c)
 
         return step
 

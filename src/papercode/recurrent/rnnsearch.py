@@ -123,12 +123,15 @@ class RNNsearch(nn.Module):
         self, source: Int[Tensor, "b m"], lengths: Int[Tensor, " b"] | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """A step for `greedy_search` and `beam_search` of papercode.decoding, which translates this source."""
-        state = self.encode(source, lengths)
+        state, read = self.encode(source, lengths), 0
 
         def step(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal state
-            before, x = select(state, parents), self.target(tokens[:, -1])
-            state = self.decoder(x, before)
+            nonlocal state, read
+            state = select(state, parents)
+            for token in tokens[:, read:].unbind(1):
+                before, x = state, self.target(token)
+                state = self.decoder(x, before)
+            read = tokens.shape[1]
             return self.output(before.s, x, state.context)
 
         return step

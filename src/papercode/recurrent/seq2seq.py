@@ -1,7 +1,7 @@
 r"""A deep LSTM reads a sentence into a vector, and a second one writes its translation [@sutskever2014sequence].
 
-Imports: the cell and its layers are older [@hochreiter1997long]; `Stack` steps the decoder's layers as one, and
-`select` follows the hypotheses of a search.
+Imports: the cell and its layers are older [@hochreiter1997long]; `Stack` steps the decoder's layers as one,
+`select` follows the hypotheses of a search, and `turned` is the order of a row read backwards.
 
 Symbols: b batch, s source tokens, t target tokens, d cells in a layer, l layers, v target vocabulary.
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from papercode.decoding import Step
 from papercode.evaluation.perplexity import log_probabilities
+from papercode.recurrent.fused import turned
 from papercode.recurrent.layers import Recurrent, Stack
 from papercode.recurrent.lstm import LSTMCell
 from papercode.recurrent.unroll import Cell, State, select, shown, unroll
@@ -28,9 +29,7 @@ from papercode.recurrent.unroll import Cell, State, select, shown, unroll
 
 def reverse_source(source: Int[Tensor, "b s"], *, padding: int = 0) -> Int[Tensor, "b s"]:
     """Each row's tokens from last to first; padding stays at the end [@sutskever2014sequence, section 3.3]."""
-    lengths = (source != padding).sum(1, keepdim=True)
-    steps = torch.arange(source.shape[1], device=source.device)
-    return source.gather(1, torch.where(steps < lengths, lengths - 1 - steps, steps))
+    return source.gather(1, turned((source != padding).sum(1), source.shape[1]))
 
 
 class Seq2Seq(nn.Module):
