@@ -10,7 +10,8 @@ from helpers import assert_differs, assert_same, leaks, randomise
 from papercode.attention.layer_norm import LayerNorm
 from papercode.encoders.bert import BERT
 from papercode.encoders.bert_packed import packed
-from papercode.encoders.electra import ELECTRA, ELECTRAForSentences, ELECTRAForSpans, ELECTRAForTokens, fresh
+from papercode.encoders.bert_pretraining import new_layer
+from papercode.encoders.electra import ELECTRA, ELECTRAForSentences, ELECTRAForSpans, ELECTRAForTokens
 
 V, E, D, HEADS, D_FF, LAYERS, B, N = 23, 5, 14, 7, 19, 2, 3, 11
 SIZES = {"n_positions": 13, "d_embedding": E, "d_model": D, "n_heads": HEADS, "d_ff": D_FF, "n_layers": LAYERS}
@@ -114,11 +115,10 @@ def test_classes_there_must_be(cls):
         cls(ELECTRA(V, **SIZES), 0)
 
 
-def test_fresh_layers():
+def test_new_layers_read_states():
     encoder = ELECTRA(1009, d_embedding=24, d_model=64, n_heads=2, d_ff=128, n_layers=1).double()
-    layer = fresh(encoder, 31)
+    layer = new_layer(encoder, 31)
     assert (layer.weight.shape, layer.weight.dtype) == ((31, 64), torch.float64)
-    assert fresh(encoder, 3, 5).weight.shape == (3, 5)
     for module in (encoder.words, encoder.positions, encoder.segments, encoder.project, layer):
         assert 0 < module.weight.abs().max() <= 0.04
     assert all((module.bias == 0).all() for module in (encoder.project, layer))

@@ -57,6 +57,7 @@ class BERT(Pretrained, layout="bert"):
         attend: Callable[..., Tensor] = attention,
     ):
         super().__init__()
+        self.d_model = d_model
         self.words = nn.Embedding(n_tokens, d_model)
         self.positions = nn.Embedding(n_positions, d_model)
         self.segments = nn.Embedding(n_segments, d_model)

@@ -170,7 +170,7 @@ def new_layer(encoder: BERT, n_out: int, *, pooled: bool = False) -> nn.Linear:
         raise ValueError(f"n_out={n_out} must be at least 1")
     if pooled and encoder.pooler is None:
         raise ValueError("encoder has no pooler (it was made with pooler=False), and this model reads from it")
-    layer = nn.Linear(encoder.words.embedding_dim, n_out).to(encoder.words.weight)
+    layer = nn.Linear(encoder.d_model, n_out).to(encoder.words.weight)
     initialise(layer)
     return layer
 

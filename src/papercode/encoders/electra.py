@@ -1,7 +1,7 @@
 r"""ELECTRA [@clark2020electra]: an encoder that learns to tell which words of a text were replaced.
 
-Imports: the encoder `BERT`, its heads for tokens and spans, `initialise` [@devlin2019bert]; `LayerNorm` [@ba2016layer];
-`attention` [@vaswani2017attention]. How it is trained is in `electra_pretraining`.
+Imports: the encoder `BERT`, its heads for tokens and spans, `initialise` and `new_layer` [@devlin2019bert]; `LayerNorm`
+[@ba2016layer]; `attention` [@vaswani2017attention]. How it is trained is in `electra_pretraining`.
 
 Symbols: b batch, n positions, c classes, e width of embeddings, d width of states. The paper's $h_D(x)_t$ =
 states[:, t].
@@ -22,6 +22,7 @@ from papercode.attention.layer_norm import LayerNorm
 from papercode.attention.transformer import attention
 from papercode.checkpoints.pretrained import Pretrained
 from papercode.encoders.bert import BERT, initialise
+from papercode.encoders.bert_pretraining import new_layer
 from papercode.encoders.bert_tasks import BERTForSpans, BERTForTokens
 
 
@@ -63,7 +64,7 @@ class ELECTRA(BERT, layout="electra"):
             n_tokens, n_segments=n_segments, n_positions=n_positions, d_model=d_model, n_heads=n_heads, d_ff=d_ff,
             n_layers=n_layers, dropout=dropout, eps=eps, pooler=False, attend=attend,
         )  # fmt: skip
-        self.d_embedding, self.d_model = d_embedding, d_model
+        self.d_embedding = d_embedding
         self.project: nn.Linear | None = None
         if d_embedding != d_model:
             self.words = nn.Embedding(n_tokens, d_embedding)
@@ -94,7 +95,7 @@ class ELECTRAForSentences(Pretrained, layout="electra"):
     def __init__(self, encoder: ELECTRA, n_classes: int, dropout: float | None = None):
         super().__init__()
         self.encoder, self.dropout = encoder, nn.Dropout(encoder.dropout.p if dropout is None else dropout)
-        self.hidden, self.output = fresh(encoder, encoder.d_model), fresh(encoder, n_classes)
+        self.hidden, self.output = new_layer(encoder, encoder.d_model), new_layer(encoder, n_classes)
 
     def forward(
         self,
@@ -118,7 +119,6 @@ class ELECTRAForTokens(BERTForTokens, layout="electra"):
 
     def __init__(self, encoder: ELECTRA, n_classes: int, dropout: float | None = None):
         super().__init__(encoder, n_classes, dropout)
-        self.classifier = fresh(encoder, n_classes)
 
 
 class ELECTRAForSpans(BERTForSpans, layout="electra"):
@@ -130,22 +130,3 @@ class ELECTRAForSpans(BERTForSpans, layout="electra"):
 
     def __init__(self, encoder: ELECTRA):
         super().__init__(encoder)
-        self.span = fresh(encoder, 2)
-
-
-def fresh(encoder: ELECTRA, n_out: int, n_in: int | None = None) -> nn.Linear:
-    """A linear map with fresh weights, of the encoder's dtype and on its device.
-
-    Args:
-        encoder: Whose states it reads.
-        n_out: Width of the output.
-        n_in: Width of the input; that of the states unless given.
-
-    Raises:
-        ValueError: If n_out is less than 1.
-    """
-    if n_out < 1:
-        raise ValueError(f"n_out={n_out} must be at least 1")
-    layer = nn.Linear(encoder.d_model if n_in is None else n_in, n_out).to(encoder.words.weight)
-    initialise(layer)
-    return layer

@@ -1,6 +1,6 @@
 r"""How ELECTRA is trained [@clark2020electra, section 2]: a small model replaces words, a large one finds them.
 
-Imports: `ELECTRA`, its data (same paper); `IGNORED` [@devlin2019bert]; `LayerNorm` [@ba2016layer].
+Imports: `ELECTRA`, its data (same paper); `IGNORED` and `new_layer` [@devlin2019bert]; `LayerNorm` [@ba2016layer].
 
 Symbols: b batch, n positions, v words, e width of embeddings, d width of states. The paper's $D(x, t)$, the probability
 that a word is original, is sigmoid(-logits[:, t]).
@@ -23,8 +23,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from papercode.attention.layer_norm import LayerNorm
 from papercode.checkpoints.pretrained import Pretrained
-from papercode.encoders.bert_pretraining import IGNORED
-from papercode.encoders.electra import ELECTRA, fresh
+from papercode.encoders.bert_pretraining import IGNORED, new_layer
+from papercode.encoders.electra import ELECTRA
 from papercode.encoders.electra_data import put_back, sample
 
 SHARED = ("words", "positions", "segments", "norm")
@@ -41,7 +41,7 @@ class GeneratorHead(nn.Module):
     def __init__(self, encoder: ELECTRA):
         super().__init__()
         n_tokens, e = encoder.words.weight.shape
-        self.transform, self.norm = fresh(encoder, e), LayerNorm(e, encoder.norm.eps).to(encoder.words.weight)
+        self.transform, self.norm = new_layer(encoder, e), LayerNorm(e, encoder.norm.eps).to(encoder.words.weight)
         self.bias = nn.Parameter(torch.zeros(n_tokens).to(encoder.words.weight))
 
     def forward(self, states: Float[Tensor, "*batch d"], words: Float[Tensor, "v e"]) -> Float[Tensor, "*batch v"]:
@@ -79,7 +79,7 @@ class ELECTRADiscriminator(Pretrained, layout="electra"):
 
     def __init__(self, encoder: ELECTRA):
         super().__init__()
-        self.encoder, self.transform, self.verdict = encoder, fresh(encoder, encoder.d_model), fresh(encoder, 1)
+        self.encoder, self.transform, self.verdict = encoder, new_layer(encoder, encoder.d_model), new_layer(encoder, 1)
 
     def forward(
         self,

@@ -115,7 +115,7 @@ class RoBERTaForSentences(Pretrained, layout="roberta"):
     def __init__(self, encoder: RoBERTa, n_classes: int, dropout: float | None = None):
         super().__init__()
         self.encoder, self.dropout = encoder, nn.Dropout(encoder.dropout.p if dropout is None else dropout)
-        self.hidden, self.output = new_layer(encoder, encoder.words.embedding_dim), new_layer(encoder, n_classes)
+        self.hidden, self.output = new_layer(encoder, encoder.d_model), new_layer(encoder, n_classes)
 
     def forward(
         self,
