@@ -157,8 +157,10 @@ def test_start_from_a_shallower_network():
 
 def test_start_from_what_does_not_fit():
     model = VGG(SMALL, 7, size=16, width=17)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"classifier.0.weight is \(13, 176\) in shallow, \(17, 176\) in model"):
         start_from(model, VGG(SMALL, 7, size=16, width=13))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(ValueError, match=r"conv1_2.weight is \(7, 5, 1, 1\) in shallow, no such layer in model"):
         start_from(VGG([SMALL[0][:1], SMALL[1]], 7, size=16, width=17), model)
 

@@ -152,15 +152,17 @@ def start_from(model: VGG, shallow: VGG) -> None:
     The four are A's conv1_1, conv2_1, conv3_1 and conv3_2, and go to the layers of the same stage and place.
 
     Raises:
-        ValueError: If model has no such layer, or one of another shape.
+        ValueError: If model has no such layer, or one of another shape; nothing is copied then.
     """
     convolutions = [name for name, layer in shallow.features.named_children() if isinstance(layer, nn.Conv2d)]
     names = [f"features.{name}" for name in convolutions[:4]] + [f"classifier.{i}" for i in range(3)]
     new, old = model.state_dict(), shallow.state_dict()
-    for name in [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]:
+    names = [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+    for name in names:
         if name not in new or new[name].shape != old[name].shape:
             shape = tuple(new[name].shape) if name in new else "no such layer"
             raise ValueError(f"{name} is {tuple(old[name].shape)} in shallow, {shape} in model")
+    for name in names:
         new[name].copy_(old[name])
 
 
