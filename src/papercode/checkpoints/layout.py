@@ -139,7 +139,8 @@ class Layout:
         for general in self.rules:
             for numbers in [n for name in state if (n := _numbers(general.parts[0], name)) is not None]:
                 rule = general.filled(numbers)
-                theirs[rule.theirs] = rule.join([state.pop(name) for name in rule.parts])
+                if state.keys() >= set(rule.parts):
+                    theirs[rule.theirs] = rule.join([state.pop(name) for name in rule.parts])
         if state:
             raise ValueError(f"{type(model).__name__} has tensors that the layout does not name: {', '.join(state)}")
         if root:
