@@ -51,7 +51,7 @@ class LSTMCell(Cell):
         i: Width of the inputs.
         d: Number of cells.
         bias: Whether the gates have biases.
-        forget_bias: Where the bias of the forget gate starts; the other biases start at 0 [@gers2000learning].
+        forget_bias: Where the bias of the forget gate starts; the other biases start at 0.
     """
 
     kernel = staticmethod(torch.lstm)
