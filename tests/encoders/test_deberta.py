@@ -161,6 +161,7 @@ def test_initial_weights_and_defaults():
 def test_published_sizes():
     with torch.device("meta"):
         base, large = DeBERTa(), DeBERTa(d_model=1024, n_heads=16, d_ff=4096, n_layers=24)
+        assert base(texts(2, 5)).shape == (2, 5, 768)  # without a weight in memory
     assert count(base) == 138_601_728
     assert count(large) == 405_163_008
 

@@ -93,7 +93,7 @@ class RelativeTable(nn.Module):
     def forward(self, n: int) -> Relative:
         """What n positions need: the rows that occur, and which is whose."""
         place = torch.arange(n, device=self.vectors.weight.device)
-        first, last = self.bucket(torch.tensor([1 - n, n - 1])).tolist()
+        first, last = self.bucket(torch.tensor([1 - n, n - 1], device="cpu")).tolist()
         return Relative(self.table()[first : last + 1], self.bucket(place[:, None] - place) - first)
 
 
