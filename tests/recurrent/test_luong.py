@@ -93,6 +93,8 @@ def test_words_after_the_last_position_are_ignored(h, keys):
     assert_same(weights[0, :3], expected)
     assert not weights[:, 3:].any()
     assert_same(context[0], expected @ keys[0, :3])
+    _, weights = LocalM(score, 1)(h, memory_of(score, keys), steps(5))  # a window without any that has a position
+    assert_same(weights[0, 4:], torch.full((3,), 1 / 3).double())
 
 
 # --- global and local -------------------------------------------------------------------------------------------------
