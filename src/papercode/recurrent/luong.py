@@ -83,8 +83,8 @@ class LocationScore(Score):
 
     Args:
         d: Width of the query.
-        longest: How many positions there are; beside their words, those that come later get no weight (footnote 6). In a
-            local window that holds later words alone, all weigh the same.
+        longest: How many positions there are; beside their words, those that come later get no weight (footnote 6). In
+            a local window that holds later words alone, all weigh the same.
     """
 
     def __init__(self, d: int, longest: int):
