@@ -160,6 +160,8 @@ def test_errors():
         model(tokens, tokens)
     with pytest.raises(ValueError, match="tokens reach position 32, but n_positions=31"):
         model(tokens[:, :1], tokens[:, :1], start=31)
+    with pytest.raises(ValueError, match="start=-1 must be at least 0"):
+        model(tokens[:, :1], tokens[:, :1], start=-1)
     with pytest.raises(ValueError, match=r"speakers is \(1, 4\), but tokens \(1, 5\)"):
         model.embed(tokens[:, :5], tokens[:, :4])
 

@@ -169,3 +169,5 @@ def test_errors():
     for start in (17, torch.tensor([0, 17])):
         with pytest.raises(ValueError, match="tokens reach position 24, but n_positions=23"):
             model().embed(tokens(), start)
+    with pytest.raises(ValueError, match="start=-9 must be at least 0; give one a row where rows begin with padding"):
+        model().embed(tokens(), -9)

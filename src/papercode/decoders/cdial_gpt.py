@@ -111,8 +111,10 @@ class CDialGPT(GPT, layout="cdial_gpt"):
         """Word, position and speaker, added, with dropout; the first token stands at position `start`.
 
         Raises:
-            ValueError: If the text is longer than n_positions, or speakers are not as many as tokens.
+            ValueError: If the text is longer than n_positions, speakers are not as many as tokens, or start is below 0.
         """
+        if start < 0:
+            raise ValueError(f"start={start} must be at least 0")
         if speakers.shape != tokens.shape:
             raise ValueError(f"speakers is {tuple(speakers.shape)}, but tokens {tuple(tokens.shape)}: one for each")
         end = start + tokens.shape[1]

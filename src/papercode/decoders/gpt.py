@@ -81,8 +81,10 @@ class GPT(Pretrained, layout="gpt"):
             start: Position of the first token; one a row if rows differ, below 0 where a row begins with padding.
 
         Raises:
-            ValueError: If the text is longer than n_positions.
+            ValueError: If the text is longer than n_positions, or a start that is one for all rows is below 0.
         """
+        if not isinstance(start, Tensor) and start < 0:
+            raise ValueError(f"start={start} must be at least 0; give one a row where rows begin with padding")
         n_positions, n = self.positions.num_embeddings, tokens.shape[1]
         end = n + int(start.max() if isinstance(start, Tensor) else start)
         if end > n_positions:
