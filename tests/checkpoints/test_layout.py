@@ -107,6 +107,17 @@ def test_saving_is_the_inverse(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+def test_half_of_what_lies_side_by_side_is_named(tmp_path):
+    """As when an adapter stands in the place of k alone: q is there, and cannot be written without it."""
+    folder(tmp_path)
+    model = LAYOUT.load(Tagger, tmp_path)
+    model.body.layers[1]["k"] = nn.Sequential(model.body.layers[1]["k"])
+    told = r"does not name: body\.layers\.1\.q\.weight, .*body\.layers\.1\.k\.0\.weight"
+    with pytest.raises(ValueError, match=told):
+        LAYOUT.save(model, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
 def test_dtype(tmp_path):
     folder(tmp_path, lambda tensors: tensors.update({n: t.half() for n, t in tensors.items()}))
     assert LAYOUT.load(Tagger, tmp_path).out.weight.dtype == torch.float16
