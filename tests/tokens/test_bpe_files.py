@@ -8,7 +8,6 @@ from papercode.tokens.bpe_files import (
     MERGES,
     VOCABULARY,
     checked_vocabulary,
-    read_json,
     read_merges,
     read_vocabulary,
     write_files,
@@ -56,13 +55,13 @@ def test_pieces_that_merges_txt_cannot_hold(tmp_path):
 def test_damaged_files(tmp_path):
     path = tmp_path / VOCABULARY
     with pytest.raises(FileNotFoundError):
-        read_json(path)
+        read_vocabulary(path)
     for content in (b'{"a": 0', b"\xff{}", b""):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"vocab\.json is not valid JSON"):
+        with pytest.raises(ValueError, match=r"vocab\.json is no JSON"):
             read_vocabulary(path)
     path.write_text("[1]")
-    with pytest.raises(ValueError, match="must hold an object, got list"):
+    with pytest.raises(ValueError, match="holds list, not an object"):
         read_vocabulary(path)
     (tmp_path / MERGES).write_bytes(b"a \xff\n")
     with pytest.raises(ValueError, match=r"merges\.txt is not UTF-8"):

@@ -24,6 +24,22 @@ FIXED: Mapping[str, Any] = {
 _NONE = object()
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not valid JSON in UTF-8, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # of the decoding, too
+        raise ValueError(f"{path} is no JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}, not an object")
+    return values
+
+
 class Config:
     """The attributes of a configuration, each of which has to be taken, expected or harmless.
 
@@ -47,13 +63,7 @@ class Config:
         path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no config.json: it is no folder of a released model")
-        try:
-            values = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is no JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} holds {type(values).__name__}, not an object")
-        return cls(values, path)
+        return cls(read_json(path), path)
 
     def take(self, name: str, default: Any = _NONE) -> Any:
         """The attribute, which the model handles at any value.

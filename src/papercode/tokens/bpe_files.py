@@ -1,6 +1,6 @@
 r"""The files of a tokenizer: vocab.json, the id of every piece, and merges.txt, a merge a line [@sennrich2016neural].
 
-Imports: the standard library.
+Imports: nothing from an older paper's module.
 
 This is the layout in which the tokenizers of GPT and GPT-2 were released.
 """
@@ -8,25 +8,10 @@ This is the layout in which the tokenizers of GPT and GPT-2 were released.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+from papercode.checkpoints.config import read_json
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not valid JSON in UTF-8, or not an object.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:  # of the decoding, too
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object, got {type(content).__name__}")
-    return content
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from papercode.tokens.bpe_files import checked_vocabulary, read_json
+from papercode.checkpoints.config import read_json
+from papercode.tokens.bpe_files import checked_vocabulary
 from papercode.tokens.bpe_training import Merge
 
 TOKENIZER = "tokenizer.json"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from papercode.checkpoints.config import Config
+from papercode.checkpoints.config import Config, read_json
 from papercode.tokens.bert_text import BertText
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -45,7 +45,7 @@ def read(folder: str | Path, split: Callable[[str], list[str]] | None = None) ->
         from papercode.checkpoints.files import resolve
 
         path = resolve(folder)
-    config = _object(path / _CONFIG) if (path / _CONFIG).is_file() else {}
+    config = read_json(path / _CONFIG) if (path / _CONFIG).is_file() else {}
     if path.is_file():
         found = _tokenizer_json(path) if path.suffix == ".json" else _vocab_txt(path, config)
     elif (path / _JSON).is_file():
@@ -119,7 +119,7 @@ def _vocab_txt(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer_json(path: Path) -> dict[str, Any]:
-    root = Config(_object(path), path)
+    root = Config(read_json(path), path)
     root.ignore("version", "truncation", "padding")
     model, normalizer = _section(root, "model", "WordPiece"), _section(root, "normalizer", "BertNormalizer")
     ids, prefix = model.take("vocab"), model.take("continuing_subword_prefix")
@@ -203,13 +203,3 @@ def _agree(split: BertText, config: Mapping[str, Any], folder: Path) -> None:
 def _content(token: str | Mapping[str, Any]) -> str:
     """Of a token that may be written as an object."""
     return token if isinstance(token, str) else token["content"]
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, not an object")
-    return values
