@@ -23,7 +23,7 @@ from papercode.recurrent.layers import Stack
 from papercode.recurrent.rnnsearch import RNNsearch
 from papercode.recurrent.seq2seq import Seq2Seq
 from papercode.recurrent.seq2seq_decoding import unpenalised
-from papercode.recurrent.unroll import State, select, shown
+from papercode.recurrent.unroll import State, select, shown, stepping
 
 START, LENGTH, STEPS = 1, 20, 30
 END = -1  # no such token: all do all of the steps
@@ -91,12 +91,7 @@ def one_by_one(begin: Callable[[Tensor], tuple[State, Advance]], source: Tensor,
     states, advance = begin(source)
 
     def steps(state: State) -> Step:
-        def step(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal state
-            logits, state = advance(select(state, parents), tokens[:, -1])
-            return logits
-
-        return step
+        return stepping(lambda token, state: advance(state, token), state)
 
     ones = torch.arange(len(source), device=source.device)[:, None]
     return torch.cat([batched(steps(select(states, one)), source[one], beam) for one in ones])

@@ -10,7 +10,7 @@ from helpers import assert_differs, assert_same, randomise
 from papercode.recurrent.gru import GRUCell
 from papercode.recurrent.layers import Stack
 from papercode.recurrent.lstm import LSTMCell, LSTMState
-from papercode.recurrent.unroll import Cell, check, each, pack, select, shown, unroll
+from papercode.recurrent.unroll import Cell, check, each, pack, select, shown, stepping, unroll
 
 B, N, X, D = 5, 7, 3, 11
 LENGTHS = torch.tensor([4, 7, 1, 6, 4])
@@ -351,3 +351,27 @@ def test_a_state_has_the_rows_of_the_input(rows, lengths):
 def test_another_callable_needs_a_state():
     with pytest.raises(TypeError, match="state=None needs a Cell, whose start is known"):
         unroll(add, double(B, N, X))
+
+
+def test_stepping_reads_what_is_new_and_follows_the_parents():
+    """A decoder that adds up tokens: its logits are the sum so far, plus 0 or 1."""
+
+    def advance(token, total):
+        total = total + token[:, None].double()
+        return total + torch.tensor([0.0, 1.0], dtype=torch.float64), total
+
+    def start():
+        return torch.tensor([[100.0], [200.0]], dtype=torch.float64)
+
+    step = stepping(advance, start())
+    prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert step(prompt, torch.arange(2)).tolist() == [[106, 107], [215, 216]]
+    parents = torch.tensor([1, 1, 0])
+    longer = torch.cat([prompt[parents], torch.tensor([[7], [8], [9]])], 1)
+    assert step(longer, parents).tolist() == [[222, 223], [223, 224], [115, 116]]
+    one_by_one = stepping(advance, start())
+    for n in (1, 2, 3):
+        found = one_by_one(prompt[:, :n], torch.arange(2))
+    assert found.tolist() == [[106, 107], [215, 216]]
+    with pytest.raises(ValueError, match=r"tokens \(2, 3\) hold nothing new: 3 of each row have been read"):
+        one_by_one(prompt, torch.arange(2))

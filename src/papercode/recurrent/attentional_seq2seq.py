@@ -22,7 +22,7 @@ from papercode.recurrent.bahdanau import Memory
 from papercode.recurrent.layers import Recurrent, Stack
 from papercode.recurrent.lstm import LSTMCell
 from papercode.recurrent.luong import GeneralScore, LocalP
-from papercode.recurrent.unroll import Cell, State, select, shown, unroll
+from papercode.recurrent.unroll import Cell, State, shown, stepping, unroll
 
 
 class AttentionalState(NamedTuple):
@@ -169,14 +169,9 @@ class AttentionalSeq2Seq(nn.Module):
         self, source: Int[Tensor, "b m"], lengths: Int[Tensor, " b"] | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """A step for `greedy_search` and `beam_search` of papercode.decoding, which translates this source."""
-        state, read = self.encode(source, lengths), 0
 
-        def step(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal state, read
-            state = select(state, parents)
-            for token in tokens[:, read:].unbind(1):
-                state = self.decoder(self.target(token), state)
-            read = tokens.shape[1]
-            return self.logits(state.attentional)
+        def advance(token: Tensor, state: State) -> tuple[Tensor, State]:
+            state = self.decoder(self.target(token), state)
+            return self.logits(state.attentional), state
 
-        return step
+        return stepping(advance, self.encode(source, lengths))

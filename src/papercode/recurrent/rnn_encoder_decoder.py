@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from papercode.recurrent.decoder_cell import DecoderCell, ResetAfterDecoderCell
 from papercode.recurrent.gru import GRUCell
 from papercode.recurrent.maxout import maxout
-from papercode.recurrent.unroll import Cell, select, unroll
+from papercode.recurrent.unroll import Cell, State, stepping, unroll
 
 
 class LastState(nn.Module):
@@ -121,17 +121,13 @@ class RNNEncoderDecoder(nn.Module):
 
     def steps(self, c: Float[Tensor, "b m"]) -> Callable[[Tensor, Tensor], Tensor]:
         """A step for [`papercode.decoding`][papercode.decoding] that begins with these summaries; for one search."""
-        state, read = self.decoder.begin(c), 0
 
-        def step(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal state, read
-            state = select(state, parents)
-            for token in tokens[:, read:].unbind(1):
-                state = self.decoder(self.target(token), state)
-            read = tokens.shape[1]
-            return self.output(state.h, self.target(tokens[:, -1]), state.c)
+        def advance(token: Tensor, state: State) -> tuple[Tensor, State]:
+            y = self.target(token)
+            state = self.decoder(y, state)
+            return self.output(state.h, y, state.c), state
 
-        return step
+        return stepping(advance, self.decoder.begin(c))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from papercode.recurrent.bahdanau import AdditiveScore, SearchCell, SearchState
 from papercode.recurrent.gru import GRUCell
 from papercode.recurrent.layers import Recurrent
 from papercode.recurrent.maxout import maxout
-from papercode.recurrent.unroll import select, unroll
+from papercode.recurrent.unroll import State, stepping, unroll
 
 
 class DeepOutput(nn.Module):
@@ -123,18 +123,13 @@ class RNNsearch(nn.Module):
         self, source: Int[Tensor, "b m"], lengths: Int[Tensor, " b"] | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """A step for `greedy_search` and `beam_search` of papercode.decoding, which translates this source."""
-        state, read = self.encode(source, lengths), 0
 
-        def step(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal state, read
-            state = select(state, parents)
-            for token in tokens[:, read:].unbind(1):
-                before, x = state, self.target(token)
-                state = self.decoder(x, before)
-            read = tokens.shape[1]
-            return self.output(before.s, x, state.context)
+        def advance(token: Tensor, before: State) -> tuple[Tensor, State]:
+            x = self.target(token)
+            state = self.decoder(x, before)
+            return self.output(before.s, x, state.context), state
 
-        return step
+        return stepping(advance, self.encode(source, lengths))
 
 
 @torch.no_grad()

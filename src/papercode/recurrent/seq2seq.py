@@ -1,7 +1,7 @@
 r"""A deep LSTM reads a sentence into a vector, and a second one writes its translation [@sutskever2014sequence].
 
 Imports: the cell and its layers are older [@hochreiter1997long]; `Stack` steps the decoder's layers as one,
-`select` follows the hypotheses of a search, and `turned` is the order of a row read backwards.
+`stepping` follows the hypotheses of a search, and `turned` is the order of a row read backwards.
 
 Symbols: b batch, s source tokens, t target tokens, d cells in a layer, l layers, v target vocabulary.
 
@@ -24,7 +24,7 @@ from papercode.evaluation.perplexity import log_probabilities
 from papercode.recurrent.fused import turned
 from papercode.recurrent.layers import Recurrent, Stack
 from papercode.recurrent.lstm import LSTMCell
-from papercode.recurrent.unroll import Cell, State, select, shown, unroll
+from papercode.recurrent.unroll import Cell, State, shown, stepping, unroll
 
 
 def reverse_source(source: Int[Tensor, "b s"], *, padding: int = 0) -> Int[Tensor, "b s"]:
@@ -135,15 +135,9 @@ class Seq2Seq(nn.Module):
             ValueError: If a row of the source holds nothing but padding.
         """
         decoder = Stack(list(self.decoder.cells))
-        state: State = tuple(reversed(self.encode(source)))
-        read = 0
 
-        def step(tokens: Int[Tensor, "r n"], parents: Int[Tensor, " r"]) -> Float[Tensor, "r v"]:
-            nonlocal state, read
-            state = select(state, parents)
-            for token in tokens[:, read:].unbind(1):
-                state = decoder(self.target(token), state)
-            read = tokens.shape[1]
-            return self.output(shown(state))
+        def advance(token: Tensor, state: State) -> tuple[Tensor, State]:
+            state = decoder(self.target(token), state)
+            return self.output(shown(state)), state
 
-        return step
+        return stepping(advance, tuple(reversed(self.encode(source))))

@@ -19,6 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from papercode.decoding import Step
+
 State = Any
 """A tensor whose first dimension is the batch, or a tuple of states."""
 
@@ -171,3 +173,31 @@ def unroll(
         return pad_packed_sequence(data, batch_first=True, total_length=x.shape[1])[0]
 
     return each(padded, *emitted), select(state, packed.unsorted_indices)
+
+
+def stepping(advance: Callable[[Tensor, State], tuple[Tensor, State]], state: State) -> Step:
+    """A step for the searches of [`papercode.decoding`][papercode.decoding] that has a memory; for one search.
+
+    It keeps the state of each prefix, and reads only the tokens that are new.
+
+    Args:
+        advance: Called as `advance(token, state)` with the next token of each row (r); gives the logits of the one
+            after it (r v) and the new state.
+        state: The state before the first token of the prompt.
+
+    Raises:
+        ValueError: By the step, if no token is new.
+    """
+    read = 0
+
+    def step(tokens: Int[Tensor, "r n"], parents: Int[Tensor, " r"]) -> Float[Tensor, "r v"]:
+        nonlocal state, read
+        if tokens.shape[1] <= read:
+            raise ValueError(f"tokens {tuple(tokens.shape)} hold nothing new: {read} of each row have been read")
+        state = select(state, parents)
+        for token in tokens[:, read:].unbind(1):
+            logits, state = advance(token, state)
+        read = tokens.shape[1]
+        return logits
+
+    return step
