@@ -81,7 +81,8 @@ def block(text, by=0):
 
 def note_text(key, module, title, builds_on=(), extra="", **sections):
     """A note with every heading; what stands under one is given by its first word: Implementation, Problem, First …"""
-    parts = [f"---\nkey: {key}\nmodule: {module}\nbuilds_on: [{', '.join(builds_on)}]\n{extra}---\n\n# {title}\n"]
+    lineage = f"builds_on: [{', '.join(builds_on)}]\ncontribution: Brings {title.lower()}."
+    parts = [f"---\nkey: {key}\nmodule: {module}\n{lineage}\n{extra}---\n\n# {title}\n"]
     for heading in HEADINGS:
         word = heading.split()[1]
         default = "" if heading.startswith("## ") and word != "First" else f"About {word.lower()} of {title}.\n"

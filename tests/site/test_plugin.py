@@ -35,7 +35,7 @@ def test_a_good_project_gives_a_site_without_warnings(base):
     assert base.warnings == []
     pages = {path.relative_to(base.folder).parent.as_posix() for path in base.folder.rglob("index.html")}
     assert pages == {
-        *(".", "bibliography", "papers", "api"),
+        *(".", "bibliography", "papers", "api", "map", "findings", "glossary"),
         *("papers/words/plain", "papers/attention/scaled", "papers/adaptation/adapter"),
         *("api/words/plain", "api/attention/scaled", "api/adaptation/adapter"),
     }
@@ -394,7 +394,7 @@ def test_properdocs_builds_the_same_pages(site):
     assert "docs/index.md:8: snippet mismatch" in done.stderr
     assert "../attention/nothing.md" in done.stderr
     pages = [path.relative_to(ours.folder) for path in ours.folder.rglob("index.html")]
-    assert len(pages) == 10
+    assert len(pages) == 13
     for name in ("objects.inv", "assets/_mkdocstrings.css"):  # though no page of a module was rendered
         assert (site.root / "other" / name).read_bytes() == (ours.folder / name).read_bytes()
     for page in pages:

@@ -1,12 +1,7 @@
 """The site as a whole: it builds strictly, and does in a browser what a reader expects of it."""
 
-import functools
-import http.server
 import os
 import re
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,67 +11,24 @@ PAPERS = ["papers/attention/transformer/", "papers/adaptation/lora/"]
 PAGES = ["", "reading/", "papers/", "bibliography/", "api/", "api/attention/transformer/", *PAPERS]
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make build` does: any warning would have failed it."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="session")
-def address(site: Path):
-    """Serves the site on a free port."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            """Says nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def page(browser, address):
-    """A page that knows which addresses it asked for and what went wrong on it."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address)
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(20_000)
-    page = context.new_page()
-    page.asked, page.errors = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-    yield page
-    context.close()
-    assert not page.errors
-
-
-def test_every_page_is_there(site):
-    missing = [page for page in PAGES if not (site / page / "index.html").is_file()]
+def test_every_page_is_there(whole_site):
+    missing = [page for page in PAGES if not (whole_site / page / "index.html").is_file()]
     assert not missing
 
 
-def test_figures_are_files_with_alternative_text_and_size(site):
+def test_figures_are_files_with_alternative_text_and_size(whole_site):
     for paper in PAPERS:
-        html = (site / paper / "index.html").read_text("utf-8")
+        html = (whole_site / paper / "index.html").read_text("utf-8")
         figures = re.findall(r"<img[^>]*assets/figures/[^>]*>", html)
         assert len(figures) >= 3, paper
         for figure in figures:
             assert re.search(r'alt="[^"]{20,}"', figure), figure
             assert re.search(r'width="\d+"', figure), figure
-            source = (site / paper / re.search(r'src="([^"]+)"', figure)[1]).resolve()
+            source = (whole_site / paper / re.search(r'src="([^"]+)"', figure)[1]).resolve()
             assert source.read_text("utf-8").startswith("<svg"), source
 
 
-def test_edit_links_lead_to_the_sources(site):
+def test_edit_links_lead_to_the_sources(whole_site):
     expected = {
         PAPERS[0]: "edit/main/papers/attention/transformer.md",
         "reading/": "edit/main/docs/reading.md",
@@ -84,13 +36,13 @@ def test_edit_links_lead_to_the_sources(site):
         "api/adaptation/lora/": "edit/main/src/papercode/adaptation/lora.py",
     }
     for page, link in expected.items():
-        found = re.findall(r'href="https://[^"]*?/(edit/[^"]+)"', (site / page / "index.html").read_text("utf-8"))
+        found = re.findall(r'href="https://[^"]*?/(edit/[^"]+)"', (whole_site / page / "index.html").read_text("utf-8"))
         assert [os.path.normpath(f) for f in found] == [link], page
         assert (ROOT / link.removeprefix("edit/main/")).is_file()
 
 
-def test_nothing_names_a_foreign_host_that_a_browser_would_load(site):
-    for path in site.rglob("*.html"):
+def test_nothing_names_a_foreign_host_that_a_browser_would_load(whole_site):
+    for path in whole_site.rglob("*.html"):
         loaded = re.findall(r'(?:src|data-src)="(https?:[^"]+)"', path.read_text("utf-8"))
         linked = re.findall(
             r'<link[^>]+rel="(?:stylesheet|preconnect|icon)"[^>]+href="(https?:[^"]+)"', path.read_text()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from papercode.site.citations import cited_keys
+from papercode.site.collection import listed_problems
 from papercode.site.embed import check_fences
 from papercode.site.formulas import find_formulas, lint_math
 from papercode.site.katex import check_formulas, ensure_katex
@@ -22,6 +23,7 @@ def pages(project: Project) -> list[Path]:
 def bibliography_problems(project: Project) -> Iterator[Problem]:
     """What is wrong with references.bib, and keys that two notes claim."""
     yield from project.bibliography.problems
+    yield from listed_problems(project.listed, project.papers / "listed.yaml", project.by_key, project.bibliography)
     owners: dict[str, Note] = {}
     for note in project.notes:
         if note.key and note.key in owners:
@@ -48,6 +50,10 @@ def _front_matter_problems(project: Project, note: Note) -> Iterator[Problem]:
         for key in keys:
             if key and key not in project.bibliography:
                 yield Problem(note.path, note.line_of(key), f"front matter `{name}`: {key} is not in references.bib")
+    for key in note.builds_on:
+        if key in project.bibliography and key not in project.collection:
+            message = f"front matter `builds_on`: {key} has neither a note nor a record in papers/listed.yaml"
+            yield Problem(note.path, note.line_of(key), message)
     for module in note.modules:
         if module not in project.sources.paths:
             message = f"front matter `module`: there is no {module} below {project.relative(project.source)}/"

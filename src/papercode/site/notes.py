@@ -60,16 +60,22 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(_text(item) for item in value)
 
 
+def _pairs(value: Any) -> bool:
+    return isinstance(value, dict) and all(_text(part) for pair in value.items() for part in pair)
+
+
 def _seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-_REQUIRED = ("key", "module", "builds_on")
+_REQUIRED = ("key", "module", "builds_on", "contribution")
 # of each entry of the front matter what it must be, and whether it is
 _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "key": ("the paper's key in references.bib", _text),
     "module": ("a dotted name, or a list of them", lambda value: _text(value) or _texts(value)),
     "builds_on": ("a list of keys, [] if there is none", _texts),
+    "contribution": ("what the paper brought, in one sentence", _text),
+    "terms": ("`English: Chinese` pairs of the terms it is known for", _pairs),
     "time_limit": ("a number of seconds above 0", _seconds),
     "reading": ("a text", _text),
     "tags": ("a list of texts", _texts),
@@ -117,6 +123,16 @@ class Note:
     def builds_on(self) -> list[str]:
         """The keys of the papers this one extends directly."""
         return self.meta.get("builds_on", [])
+
+    @property
+    def contribution(self) -> str:
+        """What the paper brought, in one sentence."""
+        return " ".join(self.meta.get("contribution", "").split())
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """The terms that the paper is known for, English to Chinese."""
+        return self.meta.get("terms", {})
 
     @property
     def title(self) -> str:

@@ -27,7 +27,10 @@ from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.citations import CitationExtension
 from papercode.site.embed import HTML_FENCE, embed
+from papercode.site.findings_page import findings_page
+from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
+from papercode.site.map_page import map_page
 from papercode.site.notes import FAMILIES
 from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.problem import Problem
@@ -40,9 +43,9 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
-_STYLES = ("papercode.css", "bibliography.css")
-_SCRIPTS = ("katex-init.js", "papercode.js", "bibliography.js")
-_ASSETS = (*_STYLES, *_SCRIPTS, "favicon.svg")
+_ASSETS = sorted(path.name for path in (ENGINE / "assets").iterdir())
+_STYLES = [name for name in _ASSETS if name.endswith(".css")]
+_SCRIPTS = [name for name in _ASSETS if name.endswith(".js")]
 
 
 class PapercodeConfig(Config):
@@ -232,6 +235,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             self._add(files, config, uri, content=text, edit=f"../{project.relative(project.sources.paths[module])}")
         self._add(files, config, "api/index.md", content=api_index(project))
         self._add(files, config, "papers/index.md", content=catalogue(project))
+        self._add(files, config, "map.md", content=map_page(project))
+        self._add(files, config, "findings.md", content=findings_page(project))
+        self._add(files, config, "glossary.md", content=glossary_page(project))
         page = render_bibliography(project)
         self._add(files, config, "bibliography.md", content=page, edit="../references.bib")
 

@@ -30,7 +30,7 @@ class Sources:
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
         return found
 
-    def _named(self, code: str, module: str = "") -> Iterator[str]:
+    def named(self, code: str, module: str = "") -> Iterator[str]:
         """The project's modules that the import statements of `code` name; importing a.b.c also runs a and a.b."""
         tree = _parsed(code)
         if tree is None:  # running the code will report it
@@ -59,13 +59,13 @@ class Sources:
     def imports(self, module: str) -> frozenset[str]:
         """The project's modules that `module` imports directly."""
         if module not in self._imports:
-            self._imports[module] = frozenset(self._named(self.paths[module].read_text("utf-8"), module)) - {module}
+            self._imports[module] = frozenset(self.named(self.paths[module].read_text("utf-8"), module)) - {module}
         return self._imports[module]
 
     def reached(self, *code: str) -> set[str]:
         """The project's modules that running `code` (one or more programs) imports, directly or through others."""
         found: set[str] = set()
-        queue = [name for program in code for name in self._named(program)]
+        queue = [name for program in code for name in self.named(program)]
         while queue:
             module = queue.pop()
             if module not in found:
