@@ -24,9 +24,6 @@ PAD = 0.55  # above and below the rows of a lane
 DOT = 0.85  # from the middle of a dot to its label
 GAP = 0.5  # between two labels
 
-UNKNOWN = 9999
-"""The year of a paper whose year is unknown: it has no place in the picture."""
-
 # the widths of letters in DejaVu Sans, which is wider than what other systems show; all others are _SMALL
 _THIN, _SLIM, _BROAD, _CAPITAL, _SMALL = 0.33, 0.45, 0.99, 0.74, 0.63
 _WIDTHS = {**dict.fromkeys("ijlI.,:;'|! ’", _THIN), **dict.fromkeys("()[]-rtf/", _SLIM), **dict.fromkeys("mMW@%w", _BROAD)}
@@ -92,9 +89,8 @@ class Layout:
 
 def layout(collection: Mapping[str, Paper]) -> Layout:
     """Gives a place to every paper whose year is known."""
-    papers = sorted(
-        (p for p in collection.values() if p.published[0] < UNKNOWN), key=lambda paper: (paper.published, paper.key)
-    )
+    dated = (paper for paper in collection.values() if paper.entry and paper.published[0])
+    papers = sorted(dated, key=lambda paper: (paper.published, paper.key))
     years = _years([paper.published[0] for paper in papers])
     xs = {paper.key: _x(paper, years[paper.published[0]]) for paper in papers}
     found, lanes, top = {}, [], HEAD

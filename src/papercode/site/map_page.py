@@ -21,10 +21,10 @@ hide: [navigation, toc]
 
 # Map
 
-Each paper stands at the month of its first version, in the lane of its family, and leads to its note, or to its reference
-as long as it has none. Lines lead from a paper to those that build on it. Point at a paper to see what it brought, what it
-came from and what came of it; with the keyboard, arrow keys walk along a lane and from lane to lane, and Escape puts the
-light out. The years are as wide as they have papers. Below stands [the same as a table](#the-same-as-a-table).
+All papers of the collection, from the oldest on, in the colours of their families. Point at one, or tap it, to see what it
+brought, what it came from and what came of it. It opens as a note, or as a reference while it has none. Lines lead from a
+paper to those that build on it; a year is as wide as it has papers, and one without any is left out. Arrow keys go from
+paper to paper. Below stands [the same as a table](#the-same-as-a-table).
 
 <div class="lineage" data-search-exclude markdown="1">
 <div class="lineage-key" markdown="0">
@@ -65,6 +65,8 @@ def map_page(project: Project) -> str:
     """The Markdown of the map."""
     collection = project.collection
     picture = layout(collection)
+    placed = [collection[key] for key in picture.places]  # map.js counts on their order
+    others = [paper for key, paper in collection.items() if key not in picture.places]
     columns = ("Year", "Paper", "Family", "What it brought", "Builds on")
     return _PAGE.format(
         width=_em(WIDTH),
@@ -82,7 +84,7 @@ def map_page(project: Project) -> str:
         ),
         years="\n".join(_year(year.name, collection, picture) for year in picture.years),
         head="".join(f'<th role="columnheader" scope="col">{name}</th>' for name in columns),
-        rows="\n".join(_row(paper, collection) for paper in collection.values()),
+        rows="\n".join(_row(paper, collection) for paper in (*placed, *others)),
     )
 
 
@@ -144,7 +146,7 @@ def _em(length: float) -> str:
 
 
 def _row(paper: Paper, collection: dict[str, Paper]) -> str:
-    year = str(paper.published[0]) if paper.entry else "–"
+    year = (paper.entry and paper.published[0]) or "–"
     who = f" <small>{plain(paper.entry.cited_authors)}</small>" if paper.entry else ""
     cells = list(_cells(paper, collection))
     name = f'<th role="rowheader" scope="row" markdown="span">{link(paper, PAGE)}{who}</th>'

@@ -74,17 +74,18 @@
     function list(line, found) {
       const text = line.querySelector("span");
       const more = card.querySelector("[data-more]").dataset.more.replace("{n}", found.length - NAMES);
-      const names = found.slice(0, NAMES).map(name);
+      const names = found.sort((a, b) => a - b).slice(0, NAMES).map(name);
       line.hidden = !found.length;
       text.textContent = [...names, ...(found.length > NAMES ? [more] : [])].join(" · ");
     }
 
-    // under the paper, or over it where the window ends; on a phone the style sheet says where
+    // under the paper and to its left, as what came of it is to its right; over it where the window ends; on a phone the
+    // style sheet says where
     function place() {
       card.hidden = false;
       const [at, around] = [shown.getBoundingClientRect(), map.getBoundingClientRect()];
       const below = at.bottom + card.offsetHeight + 12 < innerHeight || at.top < card.offsetHeight + 100;
-      const left = Math.min(at.left - around.left, around.width - card.offsetWidth);
+      const left = Math.min(at.right - around.left, around.width) - card.offsetWidth;
       card.style.left = `${Math.max(left, 0)}px`;
       card.style.top = `${(below ? at.bottom + 3 : at.top - card.offsetHeight - 3) - around.top}px`;
     }
