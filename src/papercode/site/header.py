@@ -1,4 +1,4 @@
-"""The block under a note's title: who wrote the paper, where to get it, where it stands, where its code is."""
+"""The block under a note's title: who wrote the paper, where to get it, where its code is."""
 
 import re
 from pathlib import PurePosixPath
@@ -57,8 +57,6 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("Links", " · ".join(links)),
         ("Code", " · ".join(code)),
         ("In Chinese", plain("、".join(note.terms.values()))),
-        ("Builds on", _lineage(note.builds_on, project, page)),
-        ("Built on by", _lineage([n.key for n in project.built_on_by(note.key)], project, page)),
     ]
     lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
     cite = f'??? cite "Cite"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
@@ -79,17 +77,6 @@ def insert_header(text: str, block: str) -> str:
     if title is None or not block:
         return text
     return "\n".join([*lines[: title + 1], "", block, *lines[title + 1 :]])
-
-
-def _lineage(keys: list[str], project: Project, page: str) -> str:
-    """Links to the papers `keys`, oldest first: to the note where there is one, else to the bibliography."""
-    shown = []
-    for key in sorted(keys, key=project.published):
-        entry, note = project.bibliography.get(key), project.by_key.get(key)
-        name = note.title if note else entry.parenthetical if entry else key
-        target = page_of(note) if note else f"bibliography.md#{key}"
-        shown.append(f"[{plain(name)}]({relative(target, page)})")
-    return " · ".join(shown)
 
 
 def plain(text: str) -> str:

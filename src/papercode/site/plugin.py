@@ -31,6 +31,7 @@ from papercode.site.findings_page import findings_page
 from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.map_page import map_page
+from papercode.site.neighbourhood import neighbourhood
 from papercode.site.notes import FAMILIES
 from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.problem import Problem
@@ -202,7 +203,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
         text = embed(path.read_text("utf-8"), outcome, figure)
         if note := self.project.by_path.get(path):
-            text = insert_header(text, header(note, self.project, self._repository(config)))
+            block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
+            text = insert_header(text, block)
         return text
 
     def _text_problems(self, path: Path) -> list[Problem]:
