@@ -27,10 +27,9 @@ hide:
 
 # Papers
 
-<p class="cat-intro" markdown="span">{total} papers: {notes} have a note, {listed} wait for one and are listed with \
-their reference. *Parity-checked* means that a test holds one of the paper's modules against an independent \
-implementation{parity}; *GPU path*, that a test runs one on a GPU. A paper's year is that of its first public \
-version.</p>
+<p class="cat-intro" markdown="span">{total} papers: {notes} have a note, {listed} are listed with their reference. \
+*Parity-checked*: a test holds one of its modules against an independent implementation{parity}. *GPU path*: a test \
+runs one of its modules on a GPU. The year is that of the first public version.</p>
 
 <div class="cat" markdown="1">
 {controls}
@@ -95,7 +94,7 @@ def _references(paper: Paper) -> list[str]:
     if not paper.entry:
         return []
     links = [f"[{plain(name)}]({url})" for name, url in paper.entry.links]
-    return [*links, f"[Reference]({relative(f'bibliography.md#{paper.key}', PAGE)})"]
+    return [*links, f"[Bibliography]({relative(f'bibliography.md#{paper.key}', PAGE)})"]
 
 
 def _venue(entry: Entry) -> str:

@@ -57,7 +57,7 @@ def _made(found: re.Match[str], page: str, project: Project) -> str | None:
     if maker == "minutes":
         notes = {note.name: note for note in project.notes}
         known = names and all(name in notes for name in names)
-        return _duration(sum(minutes(notes[name]) for name in names)) if known else None
+        return f'<span class="home-n">{_duration(sum(minutes(notes[n]) for n in names))}</span>' if known else None
     return _MAKERS[maker](page, project) if maker in _MAKERS and not names else None
 
 
@@ -73,6 +73,10 @@ def _notes(page: str, project: Project) -> str:
     return str(sum(paper.reviewed for paper in project.collection.values()))
 
 
+def _parity(page: str, project: Project) -> str:
+    return str(sum(paper.parity for paper in project.collection.values()))
+
+
 def _families(page: str, project: Project) -> str:
     """Every family: its name, how many papers and notes it has, what it is about."""
     papers = project.collection.values()
@@ -81,8 +85,9 @@ def _families(page: str, project: Project) -> str:
     rows = []
     for family in of_the_catalogue(papers):
         link = f"[{FAMILIES[family]}]({relative(PAGE, page)}#{state(family=family)})"
-        count = f"{notes[family]} of {total[family]}" if notes[family] else str(total[family])
-        rows.append(f'<li markdown="span">{link} <span class="home-n">{count}</span> {ABOUT[family]}</li>')
+        count = _number(total[family], "paper") + (f", {_number(notes[family], 'note')}" if notes[family] else "")
+        about = f'<span class="home-about">{ABOUT[family]}</span>'
+        rows.append(f'<li markdown="span">{link} <span class="home-n">{count}</span> {about}</li>')
     return _list("home-families", rows)
 
 
@@ -92,10 +97,14 @@ def _years(page: str, project: Project) -> str:
     most = max(found.values(), default=1)
     rows = [
         f'<li markdown="span" style="--share: {count / most:.2f}">'
-        f'[{year}]({relative(PAGE, page)}#{state(year=year)}) <span class="home-n">{count}</span></li>'
+        f'[{year} <span class="home-n">{count}</span>]({relative(PAGE, page)}#{state(year=year)})</li>'
         for year, count in found.items()
     ]
     return _list("home-years", rows)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' if count != 1 else ''}"
 
 
 def _list(name: str, rows: list[str]) -> str:
@@ -105,6 +114,7 @@ def _list(name: str, rows: list[str]) -> str:
 _MAKERS: dict[str, Callable[[str, Project], str]] = {
     "papers": _papers,
     "notes": _notes,
+    "parity": _parity,
     "families": _families,
     "years": _years,
 }
