@@ -32,6 +32,7 @@ hide:
 runs one of its modules on a GPU. The year is that of the first public version.</p>
 
 <div class="cat" markdown="1">
+<script>location.hash.includes("=") && document.currentScript.parentElement.setAttribute("data-waiting", "")</script>
 {controls}
 <div class="cat-list" markdown="1">
 """

@@ -74,7 +74,7 @@
     function arrange() {
       const order = form.elements.order.value;
       flat.hidden = !order;
-      if (order) flat.append(...(order === "newest" ? byDate.toReversed() : byDate).map((paper) => paper.element));
+      if (order) flat.append(...(order === "newest" ? [...byDate].reverse() : byDate).map((paper) => paper.element));
       else for (const paper of papers) if (paper.element.parentElement === flat) paper.group.list.append(paper.element);
     }
 
@@ -83,15 +83,13 @@
     // another anchor of the page is no state; no anchor is the whole list
     function read() {
       const hash = location.hash.slice(1);
-      if (hash && !hash.includes("=")) return false;
-      if (hash === state()) return Boolean(hash);
+      if ((hash && !hash.includes("=")) || hash === state()) return;
       const values = new URLSearchParams(hash);
       for (const box of boxes) box.checked = values.getAll(box.name).includes(box.value);
       form.elements.q.value = values.get("q") ?? "";
       form.elements.order.value = [...form.elements.order].find((o) => o.value === values.get("order"))?.value ?? "";
       arrange();
       filter();
-      return Boolean(hash);
     }
 
     // each choice is a step back; the letters of a word are one
@@ -124,7 +122,12 @@
       fold.setAttribute("aria-expanded", String(open));
     });
     shown = { root, read };
-    if (read()) scrollTo(0, 0); // the browser went to the option that the address names
+    read();
+    // from here on the address is a state and no place: an option that it names is nowhere to be scrolled to
+    const target = root.querySelector(":target");
+    for (const place of root.querySelectorAll("[id*='=']")) place.removeAttribute("id");
+    if (target) scrollTo(0, 0);
+    root.removeAttribute("data-waiting");
   }
 
   const look = () => {
