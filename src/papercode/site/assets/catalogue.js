@@ -4,6 +4,7 @@
   const plain = (text) =>
     text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase().replace(/[łøđðıßæœ]/g, (letter) => LETTERS[letter]);
   let shown = null; // the catalogue of the page that one sees, with instant navigation
+  let kept = ""; // its state, for when the address names another place of the page
 
   function start(root) {
     if (shown?.root === root) return;
@@ -82,8 +83,10 @@
 
     // another anchor of the page is no state; no anchor is the whole list
     function read() {
-      const hash = location.hash.slice(1);
-      if ((hash && !hash.includes("=")) || hash === state()) return;
+      const named = location.hash.slice(1);
+      const hash = !named || named.includes("=") ? named : kept;
+      if (hash === state()) return;
+      kept = hash;
       const values = new URLSearchParams(hash);
       for (const box of boxes) box.checked = values.getAll(box.name).includes(box.value);
       form.elements.q.value = values.get("q") ?? "";
@@ -95,7 +98,7 @@
     // each choice is a step back; the letters of a word are one
     function write(step) {
       const { pathname, search } = location;
-      const hash = state();
+      const hash = (kept = state());
       history[step ? "pushState" : "replaceState"](history.state, "", pathname + search + (hash ? `#${hash}` : ""));
     }
 
@@ -136,7 +139,8 @@
     else shown = null;
   };
   addEventListener("popstate", () => shown?.root.isConnected && shown.read());
-  if (window.document$) window.document$.subscribe(look);
-  else if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", look);
+  // from a file, document$ never says anything
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", look);
   else look();
+  window.document$?.subscribe(look);
 })();
