@@ -30,6 +30,8 @@ from papercode.site.embed import HTML_FENCE, embed
 from papercode.site.findings_page import findings_page
 from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
+from papercode.site.home import fill
+from papercode.site.home import problems as marker_problems
 from papercode.site.map_page import map_page
 from papercode.site.neighbourhood import neighbourhood
 from papercode.site.notes import FAMILIES
@@ -204,8 +206,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         text = embed(path.read_text("utf-8"), outcome, figure)
         if note := self.project.by_path.get(path):
             block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
-            text = insert_header(text, block)
-        return text
+            return insert_header(text, block)
+        self._report(marker_problems(path, path.read_text("utf-8"), self.project))
+        return fill(text, uri, self.project)
 
     def _text_problems(self, path: Path) -> list[Problem]:
         """What the check says of a page's text; read back while nothing it looks at has changed."""
