@@ -1,4 +1,4 @@
-"""A note as a Jupyter notebook that runs as it is: its prose, its snippets as cells, and what they were seen to give."""
+"""A note as a Jupyter notebook that runs as it is: its prose, its snippets as cells, and what they gave."""
 
 import hashlib
 import re
@@ -16,7 +16,8 @@ from papercode.site.runner import Outcome
 
 # as a page is run: see worker.py
 _SEEDED = """\
-# As on the page: seeded, on one thread, values as Python writes them{style}.
+# As on the page: seeded, on one thread, values echoed as at Python's prompt{style}.
+%config InteractiveShell.ast_node_interactivity = "last"
 %config PlainTextFormatter.pprint = False
 import random
 
@@ -73,9 +74,7 @@ def notebook(note: Note, outcome: Outcome, project: Project, places: Places) -> 
             for output in part.outputs
         ]
         metadata = {"tags": part.tags} if part.tags else {}
-        cell = nbformat.v4.new_code_cell(
-            source, id=name, outputs=outputs, metadata=metadata, execution_count=executed
-        )
+        cell = nbformat.v4.new_code_cell(source, id=name, outputs=outputs, metadata=metadata, execution_count=executed)
         cells.append(cell)
     book = nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict(_METADATA))
     book.nbformat_minor = 5
@@ -110,8 +109,8 @@ def _code(fence: Fence, outcome: Outcome, convert: Converter) -> Iterator[str | 
         yield from claim_cells(fence)
         return
     index = outcome.session.fences.index(fence)
-    result = outcome.results[index] if index < len(outcome.results) else {"error": True}
-    printed = None if result["error"] else result["output"]
+    done = index < len(outcome.results) and not outcome.results[index]["error"]
+    printed: str | None = outcome.results[index]["output"] if done else None
     if not fence.html:
         yield from printed_cells(fence, printed)
         return

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from doctest import DocTestParser, Example
+from itertools import pairwise
 from typing import Any
 
 from papercode.site.fences import Fence
@@ -47,7 +48,7 @@ def _parsed(code: str) -> list[str | Example]:
 def _joined(pieces: list[str]) -> str:
     """The pieces one below the other, definitions with a line of air."""
     text = pieces[0]
-    for before, after in zip(pieces, pieces[1:]):
+    for before, after in pairwise(pieces):
         airy = any(re.match(r"@|def |class |async def ", piece) for piece in (before, after))
         text += ("\n\n" if airy and not before.startswith("#") else "\n") + after
     return text
@@ -66,7 +67,10 @@ def _output(example: Example) -> dict[str, Any]:
 
 def _is_value(source: str) -> bool:
     """Whether the last statement is an expression, other than a call of print, whose value Python would echo."""
-    last = ast.parse(source).body[-1]
+    try:
+        last = ast.parse(source).body[-1]
+    except SyntaxError:  # which is what the example is about, or the check says so
+        return False
     if not isinstance(last, ast.Expr):
         return False
     return not (isinstance(last.value, ast.Call) and getattr(last.value.func, "id", "") == "print")

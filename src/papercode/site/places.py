@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
 
@@ -42,6 +42,11 @@ class Places:
         except (OSError, yaml.YAMLError):
             settings = None
         return cls.of(project, settings if isinstance(settings, dict) else {})
+
+    @property
+    def web(self) -> tuple[str, str, bool]:
+        """What of it does not come from the project."""
+        return self.site, self.repository, self.folders
 
     def file(self, name: str) -> str | None:
         """A file of the project, by its path from the root."""
