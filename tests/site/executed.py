@@ -20,7 +20,7 @@ def said(cell):
         if output.output_type == "error":
             text += f"{output.ename}: {output.evalue}".removesuffix(": ") + "\n"
         elif output.output_type == "stream":
-            text += output.text if output.name == "stdout" else f"stderr: {output.text}"
+            text += output.text if output.name == "stdout" else ""  # warnings are no part of the page
         else:
             markup += [output.data[mime] for mime in ("image/svg+xml", "text/html") if mime in output.data]
             text += f"{output.data['text/plain']}\n"

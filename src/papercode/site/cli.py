@@ -72,7 +72,7 @@ def main(context: click.Context, root: Path) -> None:
 def new(project: Project, name: str, key: str, title: str | None) -> None:
     """Start a paper: bibliography stub, note, module and test from templates.
 
-    Nothing that exists is overwritten.
+    Nothing that exists is overwritten. The record of a paper in papers/listed.yaml moves into its note.
     """
     try:
         written = scaffold(project, name, key, title)
@@ -80,11 +80,12 @@ def new(project: Project, name: str, key: str, title: str | None) -> None:
         raise click.ClickException(str(error)) from error
     click.echo("Wrote")
     for path in written:
-        click.echo(f"  {project.relative(path)}")
+        moved = "  (its record is in the note now)" if path.name == "listed.yaml" else ""
+        click.echo(f"  {project.relative(path)}{moved}")
+    entry = "authors and venue in references.bib, " if project.root / "references.bib" in written else ""
     click.echo(
-        f"\nNow fill in every TODO: authors and venue in references.bib, the paper's idea in src/papercode/{name}.py,\n"
-        f"its proof in tests/, and the note. `papercode check papers/{name}.md` lists what is left,\n"
-        "`mkdocs serve` shows the page."
+        f"\nNow fill in every TODO: {entry}the paper's idea in the module, its proof in the test, and the note.\n"
+        f"`papercode check papers/{name}.md` lists what is left, `make serve` shows the page."
     )
 
 

@@ -4,14 +4,14 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from doctest import DocTestParser, Example
+from doctest import Example
 from itertools import pairwise
 from typing import Any
 
 from papercode.site.fences import Fence
+from papercode.site.runner import examples
 
 _OPTION = re.compile(r"[ \t]*#[ \t]*doctest:.*$", re.MULTILINE)
-_PROMPT = re.compile(r"^>>> (#.*)$", re.MULTILINE)
 
 
 @dataclass
@@ -25,24 +25,23 @@ class Code:
 
 def claim_cells(fence: Fence) -> Iterator[Code]:
     """The cells of a claim: each ends with the example whose output the page shows, which becomes its output."""
+    lines = fence.code.split("\n")
     pieces: list[str] = []
-    for piece in _parsed(fence.code):
-        if isinstance(piece, str):
-            pieces += _PROMPT.findall(piece)  # comments on lines of their own are no examples to doctest
-            continue
-        pieces.append(_OPTION.sub("", piece.source).rstrip())
-        if piece.want:
-            yield Code(_joined(pieces), [_output(piece)], ["raises-exception"] if piece.exc_msg else [])
+    end = 0
+    for example in examples(fence):
+        pieces += _comments(lines[end : example.lineno])
+        pieces.append(_OPTION.sub("", example.source).rstrip())
+        end = example.lineno + example.source.count("\n")
+        if example.want:
+            yield Code(_joined(pieces), [_output(example)], ["raises-exception"] if example.exc_msg else [])
             pieces = []
-    if pieces:
+    if pieces := pieces + _comments(lines[end:]):
         yield Code(_joined(pieces))
 
 
-def _parsed(code: str) -> list[str | Example]:
-    try:
-        return DocTestParser().parse(code)
-    except ValueError:  # inconsistent prompts; the check says so
-        return []
+def _comments(lines: list[str]) -> list[str]:
+    """The comments on lines of their own, which are no examples to doctest."""
+    return [line.removeprefix(">>> ") for line in lines if line.startswith(">>> #")]
 
 
 def _joined(pieces: list[str]) -> str:
