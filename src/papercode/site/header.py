@@ -3,11 +3,13 @@
 import re
 from pathlib import PurePosixPath
 
+from papercode.site.entry import Entry
 from papercode.site.notes import Note, body_lines
 from papercode.site.project import Project
 
 _MATH = re.compile(r"(\$[^$\s](?:[^$]*[^$\s])?\$)")
 _SPECIAL = re.compile(r"[\\`*_\[\]<>&@!|]")
+_NO_LETTER = re.compile(r"[^A-Za-z0-9 ,.=]")
 
 
 def page_of(note: Note) -> str:
@@ -59,8 +61,22 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("In Chinese", plain("、".join(note.terms.values()))),
     ]
     lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
-    cite = f'??? cite "Cite"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
-    return '<dl class="paper-header" markdown="1">\n' + "\n".join(lines) + f"\n</dl>\n\n{cite}"
+    cite = f'??? cite "BibTeX"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
+    return (
+        '<dl class="paper-header" markdown="1">\n'
+        + "\n".join(lines)
+        + f"\n</dl>\n\n{_take_away(note, entry)}\n\n{cite}"
+    )
+
+
+def _take_away(note: Note, entry: Entry) -> str:
+    """The notebook to download, and a button that copies the BibTeX; Material's script copies what the button names."""
+    file = f"{note.path.stem}.ipynb"
+    bibtex = _NO_LETTER.sub(lambda match: f"&#{ord(match[0])};", entry.bibtex)
+    return (
+        f'<p class="take-away" markdown="span" data-search-exclude>[Notebook]({file}){{ download="{file}" }} '
+        f'<button type="button" data-clipboard-text="{bibtex}">Cite</button></p>'
+    )
 
 
 def _short(module: str, note: Note) -> str:

@@ -34,8 +34,10 @@ from papercode.site.home import fill
 from papercode.site.home import problems as marker_problems
 from papercode.site.map_page import map_page
 from papercode.site.neighbourhood import neighbourhood
-from papercode.site.notes import FAMILIES
+from papercode.site.notebook import notebook, notebook_of
+from papercode.site.notes import FAMILIES, Note
 from papercode.site.page_cache import PageCache, without_aliases
+from papercode.site.places import Places
 from papercode.site.problem import Problem
 from papercode.site.project import Project
 from papercode.site.runner import Outcome, progress_bar
@@ -88,6 +90,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self.store = Store(project.cache / "pages") if self.config.cache else Forgetful()
         self.engine = digest(_engine())
         self.known = digest(list(project.bibliography), list(project.sources.paths))
+        self.cited = digest([[e.key, e.label, e.reference, e.links] for e in project.bibliography.values()])
         self.sources: dict[str, Path] = {}
         self._add_generated(files, config)  # first: these pages are rendered while snippets run
         for note in project.notes:
@@ -205,10 +208,21 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
         text = embed(path.read_text("utf-8"), outcome, figure)
         if note := self.project.by_path.get(path):
+            self._add(self.files, config, notebook_of(note), content=self._notebook(note, outcome, config))
             block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
             return insert_header(text, block)
         self._report(marker_problems(path, path.read_text("utf-8"), self.project))
         return fill(text, uri, self.project)
+
+    def _notebook(self, note: Note, outcome: Outcome, config: Any) -> str:
+        """The note as a notebook; read back while nothing it is made from has changed."""
+        places = Places.of(self.project, config)
+        key = digest("notebook", self.engine, note.text, outcome.results, self.known, self.cited, places.web)
+        made = self.store.get(key)
+        if made is None:
+            made = notebook(note, outcome, self.project, places)
+            self.store.put(key, made)
+        return made
 
     def _text_problems(self, path: Path) -> list[Problem]:
         """What the check says of a page's text; read back while nothing it looks at has changed."""
