@@ -20,7 +20,7 @@ from mkdocs.plugins import BasePlugin, event_priority
 from mkdocs.structure.files import File, Files
 from watchdog.observers.polling import PollingObserver
 
-from papercode.site import katex
+from papercode.site import katex, npm
 from papercode.site.api_pages import api_index, api_pages
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
@@ -37,6 +37,7 @@ from papercode.site.problem import Problem
 from papercode.site.project import Project
 from papercode.site.runner import Outcome, progress_bar
 from papercode.site.store import Forgetful, Store, digest
+from papercode.site.typeset import Typesetter, without_formulas
 
 log = logging.getLogger("mkdocs.plugins.papercode")
 
@@ -74,7 +75,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
         config.theme.dirs.insert(0, str(ENGINE / "theme"))
         config.extra_css += ["assets/katex/katex.min.css", *(f"assets/{name}" for name in _STYLES)]
-        config.extra_javascript += ["assets/katex/katex.min.js", *(f"assets/{name}" for name in _SCRIPTS)]
+        config.extra_javascript += [f"assets/{name}" for name in _SCRIPTS]
         watched = [self.project.papers, self.project.source, self.project.root / "references.bib"]
         config.watch += [str(path) for path in watched]
         return config
@@ -101,15 +102,15 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self.outcomes = self._start_snippets()
         for name in _ASSETS:
             self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
+        self.typesetter = None
         try:
-            for name, path in katex.site_files(katex.ensure_katex(project.cache)).items():
-                self._add(files, config, name, path=path)
-        except katex.KatexError as error:  # one can write without seeing formulas; a strict build fails
+            self.typesetter = self._typesetter(files, config)
+        except npm.NodeError as error:  # one can write without seeing formulas; a strict build fails
             log.warning("formulas stay TeX: %s", error)
         config.nav = self._navigation(config.nav) if config.nav else None
         self.cache = PageCache(self.store, self._base(files, config))
         if "material/search" in config.plugins:
-            self.cache.keep_search(config.plugins["material/search"].search_index)
+            self.cache.keep_search(config.plugins["material/search"].search_index, without_formulas)
         self.files = files
         self._report(bibliography_problems(project))
         return files
@@ -133,7 +134,10 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         modules = self.project.sources.fingerprint(f"import {module}") if module else {}
         autorefs, mkdocstrings = config.plugins.get("autorefs"), config.plugins.get("mkdocstrings")
         if autorefs:
-            self.cache.keep_markdown(page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings))
+            set_formulas = self.typesetter.set_formulas if self.typesetter else None
+            self.cache.keep_markdown(
+                page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings), set_formulas
+            )
         return markdown
 
     def on_nav(self, nav: Any, *, config: Any, files: Files) -> Any:
@@ -163,11 +167,21 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def on_post_build(self, *, config: Any) -> None:
         """Says how much was read back, and keeps the caches within bounds."""
         log.debug("pages: %d read back, %d made", self.cache.hits, self.cache.misses)
+        if self.typesetter:
+            self.typesetter.close()
         if self.cache.misses:
             self.store.prune()
             Store(self.project.cache / "snippets").prune()
 
     # the parts
+
+    def _typesetter(self, files: Files, config: Any) -> Typesetter:
+        """Sets formulas; adds the style and the fonts they need to the site."""
+        npm.node()  # without it no formula could be set
+        folder = katex.ensure_katex(self.project.cache)
+        for name, path in katex.site_files(folder).items():
+            self._add(files, config, name, path=path)
+        return Typesetter(folder, self.store)
 
     def _start_snippets(self) -> dict[Path, Future]:
         """Runs what is not known in workers, with a thread to watch them; each page can be waited for."""
@@ -279,6 +293,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             [path.read_text("utf-8") for path in sorted(self.project.root.glob("*.yml"))],
             config.site_url,
             config.use_directory_urls,
+            self.typesetter is not None,
             sorted(file.src_uri for file in files if not file.src_uri.startswith("assets/figures/")),
         ]
 
@@ -290,7 +305,7 @@ def _titles(items: list) -> list:
 
 def _engine() -> list:
     """The engine's own files: a change of it may change every page."""
-    kinds = {".py", ".html", ".css", ".js"}
+    kinds = {".py", ".html", ".css", ".js", ".mjs"}
     files = sorted(path for path in ENGINE.rglob("*") if path.suffix in kinds)
     return [[path.relative_to(ENGINE).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
 
