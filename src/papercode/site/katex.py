@@ -9,7 +9,7 @@ from papercode.site import npm
 from papercode.site.formulas import Formula, find_formulas, lint_math
 from papercode.site.problem import Problem
 
-__all__ = ["KATEX", "SCRIPT", "Formula", "check_formulas", "ensure_katex", "find_formulas", "lint_math", "site_files"]
+__all__ = ["KATEX", "SCRIPT", "Formula", "check_formulas", "ensure_katex", "find_formulas", "lint_math"]
 
 _ANCIENT_FONTS = re.compile(r',url\([^)]+\) format\("(?:woff|truetype)"\)')
 SCRIPT = Path(__file__).with_name("katex.mjs")
@@ -38,11 +38,6 @@ def ensure_katex(cache: Path) -> Path:
         npm.NodeError: it could not be fetched.
     """
     return KATEX.ensure(cache)
-
-
-def site_files(katex: Path) -> dict[str, Path]:
-    """What the site carries, each by its place in it: formulas are set when it is built, so no script is among it."""
-    return {f"assets/katex/{name}": path for name, path in npm.files(katex).items() if not name.endswith(".js")}
 
 
 def check_formulas(formulas: Iterable[tuple[Path, int, str, bool]], katex: Path) -> list[Problem]:

@@ -20,7 +20,7 @@ from mkdocs.plugins import BasePlugin, event_priority
 from mkdocs.structure.files import File, Files
 from watchdog.observers.polling import PollingObserver
 
-from papercode.site import katex, npm
+from papercode.site import fonts, katex, npm
 from papercode.site.api_pages import api_index, api_pages
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
@@ -31,6 +31,7 @@ from papercode.site.findings_page import findings_page
 from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.map_page import map_page
+from papercode.site.math_fonts import glyphs, style_sheet
 from papercode.site.notes import FAMILIES
 from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.problem import Problem
@@ -44,9 +45,7 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
-_ASSETS = sorted(path.name for path in (ENGINE / "assets").iterdir())
-_STYLES = [name for name in _ASSETS if name.endswith(".css")]
-_SCRIPTS = [name for name in _ASSETS if name.endswith(".js")]
+_FONTS = "assets/fonts/"
 
 
 class PapercodeConfig(Config):
@@ -74,8 +73,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
         fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
         config.theme.dirs.insert(0, str(ENGINE / "theme"))
-        config.extra_css += ["assets/katex/katex.min.css", *(f"assets/{name}" for name in _STYLES)]
-        config.extra_javascript += [f"assets/{name}" for name in _SCRIPTS]
+        config.extra_css += [_FONTS + "fonts.css", "assets/papercode.css"]
+        config.extra_javascript.append("assets/papercode.js")
+        config.extra["preload"] = [_FONTS + name for name in fonts.PRELOADED] if config.use_directory_urls else []
         watched = [self.project.papers, self.project.source, self.project.root / "references.bib"]
         config.watch += [str(path) for path in watched]
         return config
@@ -100,13 +100,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
                 files.remove(file)  # to the end: pages are rendered in the order of the files
                 files.append(file)
         self.outcomes = self._start_snippets()
-        for name in _ASSETS:
-            self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
-        self.typesetter = None
-        try:
-            self.typesetter = self._typesetter(files, config)
-        except npm.NodeError as error:  # one can write without seeing formulas; a strict build fails
-            log.warning("formulas stay TeX: %s", error)
+        self._add_assets(files, config)
+        self.typesetter = self._typesetter()
         config.nav = self._navigation(config.nav) if config.nav else None
         self.cache = PageCache(self.store, self._base(files, config))
         if "material/search" in config.plugins:
@@ -169,19 +164,46 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         log.debug("pages: %d read back, %d made", self.cache.hits, self.cache.misses)
         if self.typesetter:
             self.typesetter.close()
+        self._write_fonts(config)
         if self.cache.misses:
             self.store.prune()
             Store(self.project.cache / "snippets").prune()
 
     # the parts
 
-    def _typesetter(self, files: Files, config: Any) -> Typesetter:
-        """Sets formulas; adds the style and the fonts they need to the site."""
-        npm.node()  # without it no formula could be set
-        folder = katex.ensure_katex(self.project.cache)
-        for name, path in katex.site_files(folder).items():
-            self._add(files, config, name, path=path)
-        return Typesetter(folder, self.store)
+    def _typesetter(self) -> Typesetter | None:
+        """Sets formulas, unless Node or KaTeX cannot be had."""
+        try:
+            npm.node()
+            return Typesetter(katex.ensure_katex(self.project.cache), self.store)
+        except npm.NodeError as error:  # one can write without seeing formulas; a strict build fails
+            log.warning("formulas stay TeX: %s", error)
+            return None
+
+    def _add_assets(self, files: Files, config: Any) -> None:
+        """Our styles as one file, and our scripts: a page asks for few files."""
+        for kind in ("css", "js"):
+            parts = [path.read_text("utf-8") for path in sorted((ENGINE / "assets").glob(f"*.{kind}"))]
+            self._add(files, config, f"assets/papercode.{kind}", content="\n".join(parts))
+        for path in sorted((ENGINE / "assets").iterdir()):
+            if path.suffix not in {".css", ".js"}:
+                self._add(files, config, f"assets/{path.name}", path=path)
+
+    def _write_fonts(self, config: Any) -> None:
+        """The fonts, cut down to what the pages show, now that all of them are there."""
+        pages = [Path(file.abs_dest_path).read_text("utf-8") for file in self.files.documentation_pages()]
+        target = Path(config.site_dir, _FONTS)
+        store = Store(self.project.cache / "pages")
+        try:
+            folders = {package.name: package.ensure(self.project.cache) for package in (fonts.SANS, fonts.CODE)}
+            sheet = fonts.write_fonts(target, folders, set().union(*pages), store)
+        except npm.NodeError as error:
+            log.warning("text is shown in system fonts: %s", error)
+            return
+        if self.typesetter:
+            sheet += style_sheet(self.typesetter.katex, glyphs(pages), store)
+            (target / f"LICENSE-{katex.KATEX.folder}.txt").write_bytes((self.typesetter.katex / "LICENSE").read_bytes())
+        (target / "fonts.css").write_text(sheet, "utf-8")
 
     def _start_snippets(self) -> dict[Path, Future]:
         """Runs what is not known in workers, with a thread to watch them; each page can be waited for."""

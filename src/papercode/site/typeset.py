@@ -12,6 +12,7 @@ import logging
 import re
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from papercode.site import npm
@@ -97,17 +98,25 @@ class Typesetter:
             watch.cancel()
 
 
-def without_formulas(content: str) -> str:
-    """The HTML `content` as search is to know it: of what is set, only inline formulas without TeX commands remain."""
-    kept, position = [], 0
+def formulas_of(content: str) -> Iterator[tuple[str, int, int]]:
+    """The formulas set in the HTML `content`: `span` or `div`, start and end of each."""
+    position = 0
     while found := _SET.search(content, position):
-        kept.append(content[position : found.start()])
         depth, position = 1, found.end()
         while depth and (part := _PART.search(content, position)):
             depth, position = depth + (-1 if part[1] else 1), part.end()
-        tex = _TEX.search(content, found.end(), position)
-        if found[1] == "span" and tex and "\\" not in tex[1]:
+        yield found[1], found.start(), position
+
+
+def without_formulas(content: str) -> str:
+    """The HTML `content` as search is to know it: of what is set, only inline formulas without TeX commands remain."""
+    kept, position = [], 0
+    for tag, start, end in formulas_of(content):
+        kept.append(content[position:start])
+        tex = _TEX.search(content, start, end)
+        if tag == "span" and tex and "\\" not in tex[1]:
             kept.append(tex[1])
+        position = end
     return "".join([*kept, content[position:]])
 
 
