@@ -1,10 +1,8 @@
-"""KaTeX's style sheet with its fonts in it, cut down to the glyphs that the site's formulas show.
+"""KaTeX's style sheet and its fonts, cut down to the glyphs that the site's formulas show.
 
-A formula whose font arrives late would push the line it stands in; what comes with the style sheet is never late. Of the
-20 fonts most sites use a handful of glyphs, which weigh less than the smallest of the files.
+Of its 20 fonts a site uses a few hundred glyphs, which weigh less than two of the files.
 """
 
-import base64
 import html
 import re
 from collections.abc import Iterable
@@ -80,15 +78,31 @@ def _font(classes: list[str]) -> str:
     return next(names, "Main-Regular")
 
 
-def style_sheet(katex: Path, shown: dict[str, set[str]], store: Store) -> str:
-    """KaTeX's style sheet with the fonts that show the glyphs `shown` in it, and without the others."""
+def fonts_of(content: str) -> list[str]:
+    """The files that the formulas in the HTML of a page need."""
+    return [_name(font) for font in sorted(glyphs([content]))]
+
+
+def math_fonts(katex: Path, shown: dict[str, set[str]], store: Store) -> tuple[str, dict[str, bytes]]:
+    """KaTeX's style sheet without the fonts that show nothing, and the others by their names.
+
+    Args:
+        katex: the folder with KaTeX's files.
+        shown: what `glyphs` found.
+        store: keeps what was cut.
+    """
+    fonts = {}
 
     def face(match: re.Match[str]) -> str:
         characters = shown.get(match[1])
         if not characters:
             return ""
-        font = cut(katex / "fonts" / f"KaTeX_{match[1]}.woff2", characters, store)
-        data = f"data:font/woff2;base64,{base64.b64encode(font).decode()}"
-        return match[0].replace(f"fonts/KaTeX_{match[1]}.woff2", data)
+        fonts[_name(match[1])] = cut(katex / "fonts" / f"KaTeX_{match[1]}.woff2", characters, store)
+        rule = match[0].replace(f"fonts/KaTeX_{match[1]}.woff2", _name(match[1]))
+        return rule.replace("font-display:block", "font-display:optional")
 
-    return _FACE.sub(face, (katex / "katex.min.css").read_text("utf-8"))
+    return _FACE.sub(face, (katex / "katex.min.css").read_text("utf-8")), fonts
+
+
+def _name(font: str) -> str:
+    return f"{font.lower()}.woff2"

@@ -92,8 +92,8 @@ class Package:
         if not fetched.is_file() or _integrity(fetched) != self.integrity:
             got = _integrity(fetched) if fetched.is_file() else "no file"
             raise NodeError(
-                f"npm gave another package than {known} (wanted {self.integrity}, got {got}): look at the registry that "
-                "`npm config get registry` names, and at what stands between it and you"
+                f"npm gave another package than {known} (wanted {self.integrity}, got {got}): look at the registry "
+                "that `npm config get registry` names, and at what stands between it and you"
             )
         return fetched.replace(kept)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from mkdocs.structure.toc import get_toc
 
+from papercode.site.slim import slim
 from papercode.site.store import Store, digest
 
 _FOLDED = re.compile(r'<details class="source">.*?</details>', re.DOTALL)
@@ -132,7 +133,7 @@ class _KeptTemplate:
         key = digest("output", self.cache.base, self.around, self.template.name, own, context.get("tags"))
         output = self.cache._get(key)
         if output is None:
-            output = self.template.render(context)
+            output = slim(self.template.render(context))
             self.cache.store.put(key, output)
         return output
 

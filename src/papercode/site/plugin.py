@@ -22,6 +22,7 @@ from watchdog.observers.polling import PollingObserver
 
 from papercode.site import fonts, katex, npm
 from papercode.site.api_pages import api_index, api_pages
+from papercode.site.assets import WORKER, iframe_worker, own_files
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
@@ -31,7 +32,7 @@ from papercode.site.findings_page import findings_page
 from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.map_page import map_page
-from papercode.site.math_fonts import glyphs, style_sheet
+from papercode.site.math_fonts import fonts_of, glyphs, math_fonts
 from papercode.site.notes import FAMILIES
 from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.problem import Problem
@@ -45,7 +46,6 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
-_FONTS = "assets/fonts/"
 
 
 class PapercodeConfig(Config):
@@ -73,9 +73,11 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
         fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
         config.theme.dirs.insert(0, str(ENGINE / "theme"))
-        config.extra_css += [_FONTS + "fonts.css", "assets/papercode.css"]
+        config.extra_css += [f"{fonts.FOLDER}fonts.css", "assets/papercode.css"]
         config.extra_javascript.append("assets/papercode.js")
-        config.extra["preload"] = [_FONTS + name for name in fonts.PRELOADED] if config.use_directory_urls else []
+        self.offline = any("offline" in name for name in config.plugins)
+        if self.offline and "navigation.instant" in config.theme["features"]:  # it fetches pages, which needs a server
+            config.theme["features"].remove("navigation.instant")
         watched = [self.project.papers, self.project.source, self.project.root / "references.bib"]
         config.watch += [str(path) for path in watched]
         return config
@@ -142,6 +144,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
+        env.filters["fonts_of"] = lambda content: [
+            fonts.FOLDER + name for name in (*fonts.TEXT_FONTS, *fonts_of(content)) if not self.offline
+        ]
         env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
         self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
@@ -181,29 +186,33 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             return None
 
     def _add_assets(self, files: Files, config: Any) -> None:
-        """Our styles as one file, and our scripts: a page asks for few files."""
-        for kind in ("css", "js"):
-            parts = [path.read_text("utf-8") for path in sorted((ENGINE / "assets").glob(f"*.{kind}"))]
-            self._add(files, config, f"assets/papercode.{kind}", content="\n".join(parts))
-        for path in sorted((ENGINE / "assets").iterdir()):
-            if path.suffix not in {".css", ".js"}:
-                self._add(files, config, f"assets/{path.name}", path=path)
+        for uri, content in own_files():
+            self._add(files, config, uri, content=content)
+        if WORKER in config.extra.get("polyfills", ()):
+            for uri, path in iframe_worker(self.project.cache).items():
+                self._add(files, config, uri, path=path)
 
     def _write_fonts(self, config: Any) -> None:
         """The fonts, cut down to what the pages show, now that all of them are there."""
         pages = [Path(file.abs_dest_path).read_text("utf-8") for file in self.files.documentation_pages()]
-        target = Path(config.site_dir, _FONTS)
         store = Store(self.project.cache / "pages")
         try:
-            folders = {package.name: package.ensure(self.project.cache) for package in (fonts.SANS, fonts.CODE)}
-            sheet = fonts.write_fonts(target, folders, set().union(*pages), store)
+            folders = {package: package.ensure(self.project.cache) for package in (fonts.SANS, fonts.CODE)}
         except npm.NodeError as error:
             log.warning("text is shown in system fonts: %s", error)
             return
+        sheet, files = fonts.text_fonts(folders, set().union(*pages), store)
         if self.typesetter:
-            sheet += style_sheet(self.typesetter.katex, glyphs(pages), store)
-            (target / f"LICENSE-{katex.KATEX.folder}.txt").write_bytes((self.typesetter.katex / "LICENSE").read_bytes())
-        (target / "fonts.css").write_text(sheet, "utf-8")
+            folders[katex.KATEX] = self.typesetter.katex
+            of_formulas, more = math_fonts(self.typesetter.katex, glyphs(pages), store)
+            sheet, files = sheet + of_formulas, files | more
+        if self.offline:
+            sheet, files = fonts.embedded(sheet, files), {}
+        files |= {f"LICENSE-{package.folder}.txt": (path / "LICENSE").read_bytes() for package, path in folders.items()}
+        target = Path(config.site_dir, fonts.FOLDER)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, content in {**files, "fonts.css": sheet.encode()}.items():
+            (target / name).write_bytes(content)
 
     def _start_snippets(self) -> dict[Path, Future]:
         """Runs what is not known in workers, with a thread to watch them; each page can be waited for."""

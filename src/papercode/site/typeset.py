@@ -1,8 +1,8 @@
-"""Sets formulas when the site is built, so that a page shows them at once, without a script and without a jump.
+r"""Sets formulas when the site is built, so that a page shows them at once, without a script and without a jump.
 
-pymdownx.arithmatex (generic) leaves `<span class="arithmatex">\\(…\\)</span>` and `<div class="arithmatex">\\[…\\]</div>`
-in the HTML of a page; what KaTeX makes of the TeX takes its place. One process of Node serves a whole build, it is started
-by the first formula that is not known yet, and each formula is set once and kept.
+pymdownx.arithmatex (generic) leaves `<span class="arithmatex">\(…\)</span>` and `<div class="arithmatex">\[…\]</div>`
+in the HTML of a page; what KaTeX makes of the TeX takes its place. One process of Node serves a whole build; the first
+formula that is not known yet starts it. Each formula is set once and kept.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class Typesetter:
         self._engine = digest(KATEX.version, SCRIPT.read_text("utf-8"))
 
     def set_formulas(self, content: str, page: str) -> str:
-        """The HTML `content` with its formulas set; one that KaTeX cannot read stays TeX, with a warning about `page`."""
+        """The HTML `content` of `page` with its formulas set; one that KaTeX cannot read stays TeX, with a warning."""
         found = [html.unescape(match["tex"]) for match in _RAW.finditer(content)]
         if not found:
             return content
@@ -121,7 +121,8 @@ def without_formulas(content: str) -> str:
 
 
 def _exchange(process: subprocess.Popen[str], line: str) -> str:
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     process.stdin.write(line + "\n")
     process.stdin.flush()
     return process.stdout.readline()
