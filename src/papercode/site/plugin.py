@@ -20,8 +20,9 @@ from mkdocs.plugins import BasePlugin, event_priority
 from mkdocs.structure.files import File, Files
 from watchdog.observers.polling import PollingObserver
 
-from papercode.site import katex
+from papercode.site import fonts, katex, npm
 from papercode.site.api_pages import api_index, api_pages
+from papercode.site.assets import WORKER, iframe_worker, own_files
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
@@ -33,6 +34,7 @@ from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.home import fill
 from papercode.site.home import problems as marker_problems
 from papercode.site.map_page import map_page
+from papercode.site.math_fonts import fonts_of, glyphs, math_fonts
 from papercode.site.neighbourhood import neighbourhood
 from papercode.site.notebook import notebook, notebook_of
 from papercode.site.notes import FAMILIES, Note
@@ -42,15 +44,13 @@ from papercode.site.problem import Problem
 from papercode.site.project import Project
 from papercode.site.runner import Outcome, progress_bar
 from papercode.site.store import Forgetful, Store, digest
+from papercode.site.typeset import Typesetter, without_formulas
 
 log = logging.getLogger("mkdocs.plugins.papercode")
 
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
-_ASSETS = sorted(path.name for path in (ENGINE / "assets").iterdir())
-_STYLES = [name for name in _ASSETS if name.endswith(".css")]
-_SCRIPTS = [name for name in _ASSETS if name.endswith(".js")]
 
 
 class PapercodeConfig(Config):
@@ -78,8 +78,11 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
         fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
         config.theme.dirs.insert(0, str(ENGINE / "theme"))
-        config.extra_css += ["assets/katex/katex.min.css", *(f"assets/{name}" for name in _STYLES)]
-        config.extra_javascript += ["assets/katex/katex.min.js", *(f"assets/{name}" for name in _SCRIPTS)]
+        config.extra_css += [f"{fonts.FOLDER}fonts.css", "assets/papercode.css"]
+        config.extra_javascript.append("assets/papercode.js")
+        self.offline = any("offline" in name for name in config.plugins)
+        if self.offline and "navigation.instant" in config.theme["features"]:  # it fetches pages, which needs a server
+            config.theme["features"].remove("navigation.instant")
         watched = [self.project.papers, self.project.source, self.project.root / "references.bib"]
         config.watch += [str(path) for path in watched]
         return config
@@ -105,17 +108,12 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
                 files.remove(file)  # to the end: pages are rendered in the order of the files
                 files.append(file)
         self.outcomes = self._start_snippets()
-        for name in _ASSETS:
-            self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
-        try:
-            for name, path in katex.site_files(katex.ensure_katex(project.cache)).items():
-                self._add(files, config, name, path=path)
-        except katex.KatexError as error:  # one can write without seeing formulas; a strict build fails
-            log.warning("formulas stay TeX: %s", error)
+        self._add_assets(files, config)
+        self.typesetter = self._typesetter()
         config.nav = self._navigation(config.nav) if config.nav else None
         self.cache = PageCache(self.store, self._base(files, config))
         if "material/search" in config.plugins:
-            self.cache.keep_search(config.plugins["material/search"].search_index)
+            self.cache.keep_search(config.plugins["material/search"].search_index, without_formulas)
         self.files = files
         self._report(bibliography_problems(project))
         return files
@@ -139,7 +137,10 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         modules = self.project.sources.fingerprint(f"import {module}") if module else {}
         autorefs, mkdocstrings = config.plugins.get("autorefs"), config.plugins.get("mkdocstrings")
         if autorefs:
-            self.cache.keep_markdown(page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings))
+            set_formulas = self.typesetter.set_formulas if self.typesetter else None
+            self.cache.keep_markdown(
+                page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings), set_formulas
+            )
         return markdown
 
     def on_nav(self, nav: Any, *, config: Any, files: Files) -> Any:
@@ -149,6 +150,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
+        env.filters["fonts_of"] = lambda content: [
+            fonts.FOLDER + name for name in (*fonts.TEXT_FONTS, *fonts_of(content)) if not self.offline
+        ]
         env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
         self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
@@ -169,11 +173,52 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def on_post_build(self, *, config: Any) -> None:
         """Says how much was read back, and keeps the caches within bounds."""
         log.debug("pages: %d read back, %d made", self.cache.hits, self.cache.misses)
+        if self.typesetter:
+            self.typesetter.close()
+        self._write_fonts(config)
         if self.cache.misses:
             self.store.prune()
             Store(self.project.cache / "snippets").prune()
 
     # the parts
+
+    def _typesetter(self) -> Typesetter | None:
+        """Sets formulas, unless Node or KaTeX cannot be had."""
+        try:
+            npm.node()
+            return Typesetter(katex.ensure_katex(self.project.cache), self.store)
+        except npm.NodeError as error:  # one can write without seeing formulas; a strict build fails
+            log.warning("formulas stay TeX: %s", error)
+            return None
+
+    def _add_assets(self, files: Files, config: Any) -> None:
+        for uri, content in own_files():
+            self._add(files, config, uri, content=content)
+        if WORKER in config.extra.get("polyfills", ()):
+            for uri, path in iframe_worker(self.project.cache).items():
+                self._add(files, config, uri, path=path)
+
+    def _write_fonts(self, config: Any) -> None:
+        """The fonts, cut down to what the pages show, now that all of them are there."""
+        pages = [Path(file.abs_dest_path).read_text("utf-8") for file in self.files.documentation_pages()]
+        store = Store(self.project.cache / "pages")
+        try:
+            folders = {package: package.ensure(self.project.cache) for package in (fonts.SANS, fonts.CODE)}
+        except npm.NodeError as error:
+            log.warning("text is shown in system fonts: %s", error)
+            return
+        sheet, files = fonts.text_fonts(folders, set().union(*pages), store)
+        if self.typesetter:
+            folders[katex.KATEX] = self.typesetter.katex
+            of_formulas, more = math_fonts(self.typesetter.katex, glyphs(pages), store)
+            sheet, files = sheet + of_formulas, files | more
+        if self.offline:
+            sheet, files = fonts.embedded(sheet, files), {}
+        files |= {f"LICENSE-{package.folder}.txt": (path / "LICENSE").read_bytes() for package, path in folders.items()}
+        target = Path(config.site_dir, fonts.FOLDER)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, content in {**files, "fonts.css": sheet.encode()}.items():
+            (target / name).write_bytes(content)
 
     def _start_snippets(self) -> dict[Path, Future]:
         """Runs what is not known in workers, with a thread to watch them; each page can be waited for."""
@@ -298,6 +343,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             [path.read_text("utf-8") for path in sorted(self.project.root.glob("*.yml"))],
             config.site_url,
             config.use_directory_urls,
+            self.typesetter is not None,
             sorted(file.src_uri for file in files if not file.src_uri.startswith("assets/figures/")),
         ]
 
@@ -309,7 +355,7 @@ def _titles(items: list) -> list:
 
 def _engine() -> list:
     """The engine's own files: a change of it may change every page."""
-    kinds = {".py", ".html", ".css", ".js"}
+    kinds = {".py", ".html", ".css", ".js", ".mjs"}
     files = sorted(path for path in ENGINE.rglob("*") if path.suffix in kinds)
     return [[path.relative_to(ENGINE).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
 
