@@ -27,10 +27,11 @@ from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.citations import CitationExtension
 from papercode.site.embed import HTML_FENCE, embed
-from papercode.site.findings_page import findings_page
+from papercode.site.findings_page import findings_pages
 from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.map_page import map_page
+from papercode.site.marked import with_anchors
 from papercode.site.notes import FAMILIES
 from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.problem import Problem
@@ -200,8 +201,10 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
                 self._add(self.files, config, target, content=svg)
             return relative(target, uri)
 
-        text = embed(path.read_text("utf-8"), outcome, figure)
-        if note := self.project.by_path.get(path):
+        note = self.project.by_path.get(path)
+        text = path.read_text("utf-8")
+        text = embed(with_anchors(text) if note else text, outcome, figure)
+        if note:
             text = insert_header(text, header(note, self.project, self._repository(config)))
         return text
 
@@ -236,7 +239,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self._add(files, config, "api/index.md", content=api_index(project))
         self._add(files, config, "papers/index.md", content=catalogue(project))
         self._add(files, config, "map.md", content=map_page(project))
-        self._add(files, config, "findings.md", content=findings_page(project))
+        for uri, text in findings_pages(project).items():
+            self._add(files, config, uri, content=text)
         self._add(files, config, "glossary.md", content=glossary_page(project))
         page = render_bibliography(project)
         self._add(files, config, "bibliography.md", content=page, edit="../references.bib")
@@ -255,7 +259,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         api: list = [{"Modules": "api/index.md"}, *groups]
         papers: list = ["papers/index.md", *({name: found} for name, found in notes.items())]
         parts = {"papers/": papers, "api/": api}
-        return [{t: parts.get(p, p) for t, p in i.items()} if isinstance(i, dict) else parts.get(i, i) for i in nav]
+
+        def filled(item: Any) -> Any:
+            if isinstance(item, dict):
+                return {title: filled(part) for title, part in item.items()}
+            return parts.get(item, item) if isinstance(item, str) else item  # a list names its pages itself
+
+        return [filled(item) for item in nav]
 
     def _link(self, key: str) -> str:
         """Where a citation on the page being rendered leads: to a source, as MkDocs wants links that it can check."""
