@@ -28,12 +28,12 @@ _INTRODUCTIONS = {
 _UNSEARCHED = "{ data-search-exclude }"
 
 _CONTROLS = """\
-<div class="marked-controls" hidden data-search-exclude>
+<div class="marked-controls" data-search-exclude>
 <label class="marked-find"><span>Find</span> \
 <input type="search" autocomplete="off" spellcheck="false" placeholder="words of title or text, a paper"></label>
 <label class="marked-family"><span>Family</span> <select><option value="">all</option>{options}</select></label>
 <button type="button" aria-pressed="false" data-open="Open all" data-close="Close all">Open all</button>
-<p class="marked-count" role="status" data-all="{{n}} {many}" data-some="{{m}} of {{n}} {many}"></p>
+<p class="marked-count" role="status" data-all="{{n}} {many}" data-some="{{m}} of {{n}} {many}">{count} {many}</p>
 </div>
 """
 
@@ -57,7 +57,7 @@ def _page(kind: str, groups: dict[str, list[tuple[Note, Marked]]]) -> str:
     ]
     present = [family for family in FAMILIES if any(note.family == family for note, _ in items)]
     options = "".join(f'<option value="{family}">{escape(FAMILIES[family])}</option>' for family in present)
-    parts.append(_CONTROLS.format(options=options, many=_MANY[kind]))
+    parts.append(_CONTROLS.format(options=options, many=_MANY[kind], count=len(items)))
     parts += _table(items, page)
     for family in present:
         parts.append(f"## {FAMILIES[family]} {_UNSEARCHED}\n")

@@ -56,7 +56,7 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("Published", plain(", ".join(filter(None, [entry.source, str(entry.year)])))),
         ("Links", " · ".join(links)),
         ("Code", " · ".join(code)),
-        ("In Chinese", plain("、".join(note.terms.values()))),
+        ("Terms", " · ".join(f'{plain(term)} <span lang="zh">{plain(zh)}</span>' for term, zh in note.terms.items())),
         ("Builds on", _lineage(note.builds_on, project, page)),
         ("Built on by", _lineage([n.key for n in project.built_on_by(note.key)], project, page)),
     ]

@@ -24,6 +24,7 @@ from papercode.site import katex
 from papercode.site.api_pages import api_index, api_pages
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
+from papercode.site.chinese import teach
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.citations import CitationExtension
 from papercode.site.embed import HTML_FENCE, embed
@@ -44,6 +45,7 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
+_BOOSTS = {"papers/": 2, "api/": 0.5}  # the search puts a note before the modules that bear its name
 _ASSETS = sorted(path.name for path in (ENGINE / "assets").iterdir())
 _STYLES = [name for name in _ASSETS if name.endswith(".css")]
 _SCRIPTS = [name for name in _ASSETS if name.endswith(".js")]
@@ -110,7 +112,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         config.nav = self._navigation(config.nav) if config.nav else None
         self.cache = PageCache(self.store, self._base(files, config))
         if "material/search" in config.plugins:
-            self.cache.keep_search(config.plugins["material/search"].search_index)
+            taught = teach(term for note in project.notes for term in note.terms.values())
+            self.cache.keep_search(config.plugins["material/search"].search_index, taught)
         self.files = files
         self._report(bibliography_problems(project))
         return files
@@ -126,6 +129,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         """Arranges that the page is rendered only if something it depends on has changed; runs after all others."""
         self.page = page
         page.markdown = markdown
+        for start, boost in _BOOSTS.items():
+            if page.file.src_uri.startswith(start):
+                page.meta["search"] = {"boost": boost, **page.meta.get("search", {})}
         module = self.pages.get(page.file.src_uri)
         code = "".join(self.project.sources.paths[m].read_text("utf-8") for m in [module] if m)
         mentioned = [

@@ -70,8 +70,7 @@
       button.textContent = open ? button.dataset.close : button.dataset.open;
       for (const item of folded) item.element.open = open;
     });
-    controls.hidden = false;
-    filter();
+    if (input.value || select.value) filter(); // what the browser kept when one came back
   }
 
   const look = () => document.querySelectorAll(".marked-controls").forEach(start);
