@@ -92,7 +92,7 @@ def _table(items: list[tuple[Note, Marked]], page: str) -> list[str]:
             cells = [("Paper", paper), ("What", numbers.what or item.title), ("The paper", numbers.paper)]
             cells += [("Here", numbers.here), ("Why", numbers.why)]
             shown = "".join(f'<td data-label="{label}" markdown="span">{cell}</td>' for label, cell in cells)
-            rows.append(f'<tr data-family="{note.family}">{shown}</tr>')
+            rows.append(f'<tr data-family="{note.family}" markdown="1">{shown}</tr>')
     if not rows:
         return []
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Paper", "What", "The paper", "Here", "Why"))

@@ -43,6 +43,6 @@ def _row(english: str, chinese: list[str], notes: list[Note], project: Project) 
     oldest = sorted(notes, key=lambda note: project.published(note.key))
     links = " · ".join(f"[{plain(note.title)}]({relative(page_of(note), PAGE)})" for note in oldest)
     return (
-        f'<tr id="{slugify(english, "-")}"><td markdown="span">{plain(english)}</td>'
+        f'<tr id="{slugify(english, "-")}" markdown="1"><td markdown="span">{plain(english)}</td>'
         f'<td lang="zh" markdown="span">{plain("、".join(chinese))}</td><td markdown="span">{links}</td></tr>'
     )

@@ -59,7 +59,7 @@ class Marked:
                 break
             elif not _RULE.match(line):
                 row = dict(zip(names, cells, strict=False))
-                rows.append(Numbers(row.get("", ""), row["the paper"], row.get("here", ""), row.get("why", "")))
+                rows.append(Numbers(row.get("what", ""), row["the paper"], row.get("here", ""), row.get("why", "")))
         return rows
 
 

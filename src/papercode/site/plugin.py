@@ -45,7 +45,13 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
-_BOOSTS = {"papers/": 2, "api/": 0.5}  # the search puts a note before the modules that bear its name
+_BOOSTS = {
+    "papers/": 3,
+    "api/": 0.5,
+    "parity": 0.5,
+    "benchmarks": 0.5,
+    "bibliography": 1.5,
+}  # the search puts a note before its modules
 _ASSETS = sorted(path.name for path in (ENGINE / "assets").iterdir())
 _STYLES = [name for name in _ASSETS if name.endswith(".css")]
 _SCRIPTS = [name for name in _ASSETS if name.endswith(".js")]
