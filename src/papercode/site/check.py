@@ -10,6 +10,7 @@ from papercode.site.collection import listed_problems
 from papercode.site.embed import check_fences
 from papercode.site.formulas import find_formulas, lint_math
 from papercode.site.katex import check_formulas, ensure_katex
+from papercode.site.marked import marked_problems
 from papercode.site.notes import Note
 from papercode.site.problem import Problem
 from papercode.site.project import Project
@@ -42,6 +43,7 @@ def text_problems(project: Project, path: Path) -> Iterator[Problem]:
             yield Problem(path, line, f"unknown citation key @{key}: add it to references.bib or correct it")
     if note := project.by_path.get(path):
         yield from note.problems
+        yield from marked_problems(path, text)
         yield from _front_matter_problems(project, note)
 
 

@@ -58,7 +58,7 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("Published", plain(", ".join(filter(None, [entry.source, str(entry.year)])))),
         ("Links", " · ".join(links)),
         ("Code", " · ".join(code)),
-        ("In Chinese", plain("、".join(note.terms.values()))),
+        ("Terms", " · ".join(f'{plain(term)} <span lang="zh">{plain(zh)}</span>' for term, zh in note.terms.items())),
     ]
     lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
     cite = f'??? cite "BibTeX"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'

@@ -83,15 +83,17 @@ class PageCache:
 
         page.render = render
 
-    def keep_search(self, index: Any, without: Callable[[str], str] = str) -> None:
+    def keep_search(self, index: Any, without: Callable[[str], str] = str, depends_on: Any = None) -> None:
         """Lets `index.add_entry_from_context` read a page's entries back instead of parsing its HTML.
 
-        `without` takes out of the HTML what is not to be found.
+        `without` takes out of the HTML what is not to be found. A page's entries depend on the page, and on what
+        `depends_on` holds for all pages.
         """
         parse = index.add_entry_from_context
 
         def add_entry_from_context(page: Any) -> None:
-            key = digest("search", self.base, page.url, page.title, page.meta, page.content, str(_toc(page.toc)))
+            own = (page.url, page.title, page.meta, page.content, str(_toc(page.toc)))
+            key = digest("search", self.base, depends_on, own)
             entries = self._get(key)
             if entries is None:
                 before, content = len(index.entries), page.content

@@ -25,15 +25,17 @@ from papercode.site.api_pages import api_index, api_pages
 from papercode.site.assets import WORKER, iframe_worker, own_files
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
+from papercode.site.chinese import teach
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.citations import CitationExtension
 from papercode.site.embed import HTML_FENCE, embed
-from papercode.site.findings_page import findings_page
+from papercode.site.findings_page import findings_pages
 from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.home import fill
 from papercode.site.home import problems as marker_problems
 from papercode.site.map_page import map_page
+from papercode.site.marked import with_anchors
 from papercode.site.math_fonts import fonts_of, glyphs, math_fonts
 from papercode.site.neighbourhood import neighbourhood
 from papercode.site.notebook import notebook, notebook_of
@@ -51,6 +53,13 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
+_BOOSTS = {
+    "papers/": 3,
+    "api/": 0.5,
+    "parity": 0.5,
+    "benchmarks": 0.5,
+    "bibliography": 1.5,
+}  # the search puts a note before its modules
 
 
 class PapercodeConfig(Config):
@@ -113,7 +122,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         config.nav = self._navigation(config.nav) if config.nav else None
         self.cache = PageCache(self.store, self._base(files, config))
         if "material/search" in config.plugins:
-            self.cache.keep_search(config.plugins["material/search"].search_index, without_formulas)
+            taught = teach(term for note in project.notes for term in note.terms.values())
+            index = config.plugins["material/search"].search_index
+            self.cache.keep_search(index, without_formulas, taught)
         self.files = files
         self._report(bibliography_problems(project))
         return files
@@ -129,6 +140,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         """Arranges that the page is rendered only if something it depends on has changed; runs after all others."""
         self.page = page
         page.markdown = markdown
+        for start, boost in _BOOSTS.items():
+            if page.file.src_uri.startswith(start):
+                page.meta["search"] = {"boost": boost, **page.meta.get("search", {})}
         module = self.pages.get(page.file.src_uri)
         code = "".join(self.project.sources.paths[m].read_text("utf-8") for m in [module] if m)
         mentioned = [
@@ -251,13 +265,14 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
                 self._add(self.files, config, target, content=svg)
             return relative(target, uri)
 
-        text = embed(path.read_text("utf-8"), outcome, figure)
-        if note := self.project.by_path.get(path):
-            self._add(self.files, config, notebook_of(note), content=self._notebook(note, outcome, config))
-            block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
-            return insert_header(text, block)
-        self._report(marker_problems(path, path.read_text("utf-8"), self.project))
-        return fill(text, uri, self.project)
+        text = path.read_text("utf-8")
+        note = self.project.by_path.get(path)
+        if not note:
+            self._report(marker_problems(path, text, self.project))
+            return fill(embed(text, outcome, figure), uri, self.project)
+        self._add(self.files, config, notebook_of(note), content=self._notebook(note, outcome, config))
+        block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
+        return insert_header(embed(with_anchors(text), outcome, figure), block)
 
     def _notebook(self, note: Note, outcome: Outcome, config: Any) -> str:
         """The note as a notebook; read back while nothing it is made from has changed."""
@@ -300,7 +315,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self._add(files, config, "api/index.md", content=api_index(project))
         self._add(files, config, "papers/index.md", content=catalogue(project))
         self._add(files, config, "map.md", content=map_page(project))
-        self._add(files, config, "findings.md", content=findings_page(project))
+        for uri, text in findings_pages(project).items():
+            self._add(files, config, uri, content=text)
         self._add(files, config, "glossary.md", content=glossary_page(project))
         page = render_bibliography(project)
         self._add(files, config, "bibliography.md", content=page, edit="../references.bib")
@@ -319,7 +335,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         api: list = [{"Modules": "api/index.md"}, *groups]
         papers: list = ["papers/index.md", *({name: found} for name, found in notes.items())]
         parts = {"papers/": papers, "api/": api}
-        return [{t: parts.get(p, p) for t, p in i.items()} if isinstance(i, dict) else parts.get(i, i) for i in nav]
+
+        def filled(item: Any) -> Any:
+            if isinstance(item, dict):
+                return {title: filled(part) for title, part in item.items()}
+            return parts.get(item, item) if isinstance(item, str) else item  # a list names its pages itself
+
+        return [filled(item) for item in nav]
 
     def _link(self, key: str) -> str:
         """Where a citation on the page being rendered leads: to a source, as MkDocs wants links that it can check."""
