@@ -26,6 +26,7 @@ from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.citations import CitationExtension
+from papercode.site.code_pages import CodePages
 from papercode.site.embed import HTML_FENCE, embed
 from papercode.site.findings_page import findings_page
 from papercode.site.glossary_page import glossary_page
@@ -111,6 +112,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         if "material/search" in config.plugins:
             self.cache.keep_search(config.plugins["material/search"].search_index)
         self.files = files
+        self.code = CodePages(project, files, self.store)
         self._report(bibliography_problems(project))
         return files
 
@@ -136,6 +138,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             self.cache.keep_markdown(page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings))
         return markdown
 
+    def on_page_content(self, html: str, *, page: Any, config: Any, files: Files) -> str:
+        """Links the names in code to what they mean, and folds what imports bring below it."""
+        if module := self.pages.get(page.file.src_uri):
+            return self.code.api(html, page.url, module)
+        path = self.sources.get(page.file.src_uri)
+        return self.code.note(html, page.url, self.project.session(path)) if path else html
+
     def on_nav(self, nav: Any, *, config: Any, files: Files) -> Any:
         """Remembers the navigation, which every page shows."""
         self.nav = nav
@@ -143,6 +152,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
+        for uri, content in self.code.scripts():
+            self._add(files, config, uri, content=content)
         env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
         self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
