@@ -12,8 +12,8 @@ from papercode.site.header import api_page_of
 from papercode.site.imports_fold import brought, fold, source_script
 from papercode.site.project import Project
 from papercode.site.runner import Session
-from papercode.site.symbols import Symbol, Symbols
 from papercode.site.store import Store, digest
+from papercode.site.symbols import Symbol, Symbols
 
 # what finds the names: a change of it may change what is found
 _CODE = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in ("code_names", "symbols")]

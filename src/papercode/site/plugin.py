@@ -34,8 +34,11 @@ from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.map_page import map_page
 from papercode.site.notes import FAMILIES
 from papercode.site.page_cache import PageCache, without_aliases
+from papercode.site.passes import insert_passes, passes
 from papercode.site.problem import Problem
 from papercode.site.project import Project
+from papercode.site.references import FILE as REFERENCES
+from papercode.site.references import references
 from papercode.site.runner import Outcome, progress_bar
 from papercode.site.store import Forgetful, Store, digest
 
@@ -127,6 +130,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         """Arranges that the page is rendered only if something it depends on has changed; runs after all others."""
         self.page = page
         page.markdown = markdown
+        path = self.sources.get(page.file.src_uri)
+        if note := self.project.by_path.get(path) if path else None:
+            page.meta["passes"] = {each.anchor: [each.name, each.minutes] for each in passes(note.text)}
         module = self.pages.get(page.file.src_uri)
         code = "".join(self.project.sources.paths[m].read_text("utf-8") for m in [module] if m)
         mentioned = [
@@ -152,7 +158,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
-        for uri, content in self.code.scripts():
+        found = [(note.key, files.get_file_from_path(page_of(note))) for note in self.project.notes]
+        listed = references(self.project, {key: file.url for key, file in found if file})
+        for uri, content in [(REFERENCES, listed), *self.code.scripts()]:
             self._add(files, config, uri, content=content)
         env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
         self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
@@ -213,6 +221,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
         text = embed(path.read_text("utf-8"), outcome, figure)
         if note := self.project.by_path.get(path):
+            text = insert_passes(text, passes(note.text))
             text = insert_header(text, header(note, self.project, self._repository(config)))
         return text
 
