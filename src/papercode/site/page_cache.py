@@ -17,7 +17,7 @@ from mkdocs.structure.toc import get_toc
 from papercode.site.slim import slim
 from papercode.site.store import Store, digest
 
-_FOLDED = re.compile(r'<details class="source">.*?</details>', re.DOTALL)
+_FOLDED = re.compile(r'<details class="source\b[^>]*>.*?</details>', re.DOTALL)
 _LOGGERS = ("mkdocs", "properdocs", "griffe", "papercode")
 
 

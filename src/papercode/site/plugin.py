@@ -28,6 +28,7 @@ from papercode.site.catalogue import catalogue
 from papercode.site.chinese import teach
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.citations import CitationExtension
+from papercode.site.code_pages import CodePages
 from papercode.site.embed import HTML_FENCE, embed
 from papercode.site.findings_page import findings_pages
 from papercode.site.glossary_page import glossary_page
@@ -41,9 +42,12 @@ from papercode.site.neighbourhood import neighbourhood
 from papercode.site.notebook import notebook, notebook_of
 from papercode.site.notes import FAMILIES, Note
 from papercode.site.page_cache import PageCache, without_aliases
+from papercode.site.passes import insert_passes, passes
 from papercode.site.places import Places
 from papercode.site.problem import Problem
 from papercode.site.project import Project
+from papercode.site.references import FILE as REFERENCES
+from papercode.site.references import references
 from papercode.site.runner import Outcome, progress_bar
 from papercode.site.store import Forgetful, Store, digest
 from papercode.site.typeset import Typesetter, without_formulas
@@ -126,6 +130,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             index = config.plugins["material/search"].search_index
             self.cache.keep_search(index, without_formulas, taught)
         self.files = files
+        self.code = CodePages(project, files, self.store)
         self._report(bibliography_problems(project))
         return files
 
@@ -143,6 +148,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         for start, boost in _BOOSTS.items():
             if page.file.src_uri.startswith(start):
                 page.meta["search"] = {"boost": boost, **page.meta.get("search", {})}
+        path = self.sources.get(page.file.src_uri)
+        if note := self.project.by_path.get(path) if path else None:
+            page.meta["passes"] = {each.anchor: [each.name, each.minutes] for each in passes(note.text)}
         module = self.pages.get(page.file.src_uri)
         code = "".join(self.project.sources.paths[m].read_text("utf-8") for m in [module] if m)
         mentioned = [
@@ -157,6 +165,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             )
         return markdown
 
+    def on_page_content(self, html: str, *, page: Any, config: Any, files: Files) -> str:
+        """Links the names in code to what they mean, and folds what imports bring below it."""
+        if module := self.pages.get(page.file.src_uri):
+            return self.code.api(html, page.url, module)
+        path = self.sources.get(page.file.src_uri)
+        return self.code.note(html, page.url, self.project.session(path)) if path else html
+
     def on_nav(self, nav: Any, *, config: Any, files: Files) -> Any:
         """Remembers the navigation, which every page shows."""
         self.nav = nav
@@ -164,6 +179,10 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
+        found = [(note.key, files.get_file_from_path(page_of(note))) for note in self.project.notes]
+        listed = references(self.project, {key: file.url for key, file in found if file})
+        for uri, content in [(REFERENCES, listed), *self.code.scripts()]:
+            self._add(files, config, uri, content=content)
         env.filters["fonts_of"] = lambda content: [
             fonts.FOLDER + name for name in (*fonts.TEXT_FONTS, *fonts_of(content)) if not self.offline
         ]
@@ -271,8 +290,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             self._report(marker_problems(path, text, self.project))
             return fill(embed(text, outcome, figure), uri, self.project)
         self._add(self.files, config, notebook_of(note), content=self._notebook(note, outcome, config))
+        text = insert_passes(embed(with_anchors(text), outcome, figure), passes(note.text))
         block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
-        return insert_header(embed(with_anchors(text), outcome, figure), block)
+        return insert_header(text, block)
 
     def _notebook(self, note: Note, outcome: Outcome, config: Any) -> str:
         """The note as a notebook; read back while nothing it is made from has changed."""
