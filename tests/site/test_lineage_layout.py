@@ -34,7 +34,9 @@ def paper(key, family="attention", published=(2015, 6), builds_on=(), name=None,
 
 def test_every_paper_has_one_place_in_the_lane_of_its_family(collection, picture):
     assert list(picture.places) == list(collection)
-    assert [lane.name for lane in picture.lanes] == [f for f in FAMILIES if any(p.family == f for p in collection.values())]
+    assert [lane.name for lane in picture.lanes] == [
+        f for f in FAMILIES if any(p.family == f for p in collection.values())
+    ]
     lanes = {lane.name: lane for lane in picture.lanes}
     for key, place in picture.places.items():
         lane = lanes[collection[key].family]
@@ -108,7 +110,8 @@ def test_the_older_half_of_a_lane_is_labelled_on_the_left():
     places = layout({key: paper(key, published=(2010 + n, 6)) for n, key in enumerate(keys)}).places
     assert [places[key].before for key in keys] == [True, True, False, False]
     assert len({place.y for place in places.values()}) == 1
-    wide = layout({key: paper(key, published=(2015, 3 + 2 * n), name="x" * 40) for n, key in enumerate(keys)}).places
+    long = {key: paper(key, published=(2015, 5 + n), name="x" * 30) for n, key in enumerate(keys)}
+    wide = layout(long).places
     assert [wide[key].before for key in keys] == [True, True, False, False]
     assert len({place.y for place in wide.values()}) == 2
 

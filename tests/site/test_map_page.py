@@ -1,21 +1,15 @@
-"""The map as a page: every link leads somewhere in both kinds of site, the table says the same, and colours can be told apart."""
+"""The map as a page: every link leads somewhere in both kinds of site, and the table says the same."""
 
 import re
 from html import unescape
 from html.parser import HTMLParser
-from itertools import pairwise, product
-from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-import numpy as np
 import pytest
 
-from papercode.site.map_page import map_page
-from papercode.site.notes import FAMILIES
 from papercode.site.project import Project
 from tiny import ROOT, edit
 
-STYLES = (ROOT / "src/papercode/site/assets/map.css").read_text("utf-8")
 LISTED = """\
 fourth2021listed:
   name: "A *bold* [name]"
@@ -24,7 +18,10 @@ fourth2021listed:
   builds_on: [second2019adapter, third2013plain]
 fifth: {name: Undated, family: words, contribution: Nobody knows when., builds_on: []}
 """
-ENTRY = "@misc{fourth2021listed, title={T}, author={Last, Eve}, year={2021}}\n@misc{fifth, title={U}, author={X, Ann}}\n"
+ENTRIES = """
+@misc{fourth2021listed, title={T}, author={Last, Eve}, year={2021}}
+@misc{fifth, title={U}, author={X, Ann}}
+"""
 
 
 class Page(HTMLParser):
@@ -74,7 +71,7 @@ def listed(site):
     """The tiny project with two papers that are only listed, one of them without a year."""
     (site.root / "papers/listed.yaml").write_text(LISTED, "utf-8")
     with (site.root / "references.bib").open("a", encoding="utf-8") as file:
-        file.write("\n" + ENTRY)
+        file.write(ENTRIES)
     return site
 
 
@@ -156,7 +153,8 @@ def test_map_and_neighbourhoods_are_light(whole_site):
     sizes = {}
     for note in Project(ROOT).notes:
         html = (whole_site / "papers" / note.name / "index.html").read_text("utf-8")
-        sizes[note.name] = sum(len(block.encode()) for block in re.findall(r'<nav [^>]*class="kin".*?</nav>', html, re.DOTALL))
+        blocks = re.findall(r'<nav [^>]*class="kin".*?</nav>', html, re.DOTALL)
+        sizes[note.name] = sum(len(block.encode()) for block in blocks)
     assert max(sizes.values()) < 6000, sizes
     assert sum(size > 0 for size in sizes.values()) > 0.9 * len(sizes)
 
@@ -167,54 +165,3 @@ def test_a_change_of_the_lineage_changes_the_map_and_both_notes(listed):
     after = listed.build().files()
     changed = {name for name in before if name.endswith(".html") and before[name] != after.get(name)}
     assert {"map/index.html", "papers/words/plain/index.html", "papers/attention/scaled/index.html"} <= changed
-
-
-# colours
-
-
-def colours(scheme):
-    before = r'^\[data-md-color-scheme="slate"\] ' if scheme == "dark" else "^"
-    found = dict(re.findall(before + r'\[data-family="(\w+)"\] \{ --family: (#\w{6}); \}', STYLES, re.MULTILINE))
-    return {family: np.array([int(value[n : n + 2], 16) / 255 for n in (1, 3, 5)]) for family, value in found.items()}
-
-
-def linear(colour):
-    return np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
-
-
-def contrast(one, other):
-    a, b = sorted((linear(np.asarray(c)) @ [0.2126, 0.7152, 0.0722] for c in (one, other)), reverse=True)
-    return (a + 0.05) / (b + 0.05)
-
-
-# how linear RGB looks without one of the three cones (Machado, Oliveira and Fernandes, 2009)
-SIGHT = {
-    "all cones": np.eye(3),
-    "protan": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-    "deutan": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]),
-    "tritan": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]]),
-}  # fmt: skip
-
-
-def oklab(rgb):
-    cones = np.array([[0.41222, 0.53633, 0.05145], [0.2119, 0.6807, 0.1074], [0.0883, 0.28172, 0.62998]]) @ rgb
-    axes = np.array([[0.21045, 0.79362, -0.00407], [1.978, -2.42859, 0.45059], [0.0259, 0.78277, -0.80868]])
-    return axes @ np.cbrt(cones.clip(0))
-
-
-@pytest.mark.parametrize(("scheme", "ground"), [("light", (0.957, 0.965, 0.976)), ("dark", (0.17, 0.18, 0.2))])
-def test_families_can_be_seen_and_told_from_the_next_lane(scheme, ground):
-    found = colours(scheme)
-    assert list(found) == list(FAMILIES)
-    assert len({tuple(colour) for colour in found.values()}) == len(FAMILIES)
-    assert min(contrast(colour, ground) for colour in found.values()) >= 3
-    for (one, other), sight in product(pairwise(FAMILIES), SIGHT):
-        a, b = (oklab(np.clip(SIGHT[sight] @ linear(found[family]), 0, 1)) for family in (one, other))
-        assert np.linalg.norm(a - b) > 0.1, (one, other, sight)
-
-
-def test_no_colour_is_the_only_sign_of_a_family():
-    text = map_page(Project(ROOT))
-    for family in {paper.family for paper in Project(ROOT).collection.values()}:
-        assert f">{FAMILIES[family]}</button>" in text
-    assert Path(ROOT / "src/papercode/site/assets/map.js").is_file()

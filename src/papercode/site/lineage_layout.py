@@ -2,9 +2,9 @@
 
 Lengths are in em of the picture's own type, so that the picture grows with it. Nothing here knows HTML.
 
-Most papers appeared within a few years, so a year is as wide as it has papers, and one without any takes no room. Within
-its year a paper stands at its month. A lane has as few rows as its labels allow: those of its older half are written to
-the left of their dots, those of its newer half to the right, and from the middle outwards each takes the first free row.
+Most papers appeared within a few years, so a year is as wide as it has papers, and one without any takes no room.
+Within its year a paper stands at its month. To save rows, the labels of the older half of a lane stand left of their
+dots and those of its newer half right of them; from the middle outwards, each takes the first row that has room.
 """
 
 from collections import Counter
@@ -26,7 +26,11 @@ GAP = 0.5  # between two labels
 
 # the widths of letters in DejaVu Sans, which is wider than what other systems show; all others are _SMALL
 _THIN, _SLIM, _BROAD, _CAPITAL, _SMALL = 0.33, 0.45, 0.99, 0.74, 0.63
-_WIDTHS = {**dict.fromkeys("ijlI.,:;'|! ’", _THIN), **dict.fromkeys("()[]-rtf/", _SLIM), **dict.fromkeys("mMW@%w", _BROAD)}
+_WIDTHS = {
+    **dict.fromkeys("ijlI.,:;'|! ’", _THIN),
+    **dict.fromkeys("()[]-rtf/", _SLIM),
+    **dict.fromkeys("mMW@%w", _BROAD),
+}
 
 Span = tuple[float, float, bool]  # from, to, and whether the label stands before the dot
 
@@ -160,7 +164,7 @@ def _rows(papers: list[Paper], xs: Mapping[str, float]) -> list[dict[str, Span]]
     for paper in [*reversed(papers[:half]), *papers[half:]]:
         older = paper in papers[:half]
         both = [_span(paper, xs[paper.key], before) for before in (older, not older)]
-        spans = [span for span in both if GUTTER <= span[0] and span[1] <= WIDTH] or both
+        spans = [span for span in both if span[0] >= GUTTER and span[1] <= WIDTH] or both
         spot = next(
             ((row, span) for row in rows for span in spans if all(_apart(span, other) for other in row.values())), None
         )

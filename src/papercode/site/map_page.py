@@ -1,14 +1,14 @@
 """The page that shows the lineage of all papers: as a picture, and the same as a table.
 
-The dots are Markdown links laid over the lines, so that MkDocs resolves and checks them. `lineage_layout` says where they
-stand, `assets/map.css` how they look; `assets/map.js` lights up ancestors and descendants, with the words that stand here.
+The papers are Markdown links laid over the lines, so that MkDocs resolves and checks them. `lineage_layout` says where
+they stand, `assets/map.css` how they look; `assets/map.js` lights up ancestors and descendants. All words stand here.
 """
 
 from collections.abc import Iterator
 
 from papercode.site.collection import Paper
 from papercode.site.header import plain, relative
-from papercode.site.lineage_layout import WIDTH, Layout, Place, layout
+from papercode.site.lineage_layout import WIDTH, Band, Layout, Place, layout
 from papercode.site.notes import FAMILIES
 from papercode.site.project import Project
 
@@ -21,16 +21,16 @@ hide: [navigation, toc]
 
 # Map
 
-All papers of the collection, from the oldest on, in the colours of their families. Point at one, or tap it, to see what it
-brought, what it came from and what came of it. It opens as a note, or as a reference while it has none. Lines lead from a
-paper to those that build on it; a year is as wide as it has papers, and one without any is left out. Arrow keys go from
-paper to paper. Below stands [the same as a table](#the-same-as-a-table).
+All papers of the collection, from the oldest on, in the colours of their families. Point at one, or tap it, to see what
+it brought, what it came from and what came of it. It opens as a note, or as a reference while it has none. Lines lead
+from a paper to those that build on it; a year is as wide as it has papers, and one without any is left out. Arrow keys
+go from paper to paper. Below stands [the same as a table](#the-same-as-a-table).
 
 <div class="lineage" data-search-exclude markdown="1">
 <div class="lineage-key" markdown="0">
 <span><i class="dot"></i> has a note</span> <span><i class="dot listed"></i> listed only</span>
 <span><i class="line"></i> builds on it and imports its code</span> <span><i class="line said"></i> builds on it</span>
-<span class="lit"><i class="line up"></i> ancestors</span> <span class="lit"><i class="line down"></i> descendants</span>
+<span><i class="line up"></i> ancestors</span> <span><i class="line down"></i> descendants</span>
 </div>
 <div class="lineage-box" role="group" aria-label="Lineage of the papers" markdown="1">
 <div class="lineage-picture" style="width:{width}em;height:{height}em" markdown="1">
@@ -46,7 +46,8 @@ paper to paper. Below stands [the same as a table](#the-same-as-a-table).
 </div>
 <div class="lineage-card" hidden markdown="0">
 <p><a></a> <span class="who"></span></p><p class="what"></p>
-<p class="up"><b>Builds on</b> <span></span></p><p class="down"><b>Built on by</b> <span data-more="and {{n}} more"></span></p>
+<p class="up"><b>Builds on</b> <span></span></p>
+<p class="down"><b>Built on by</b> <span data-more="and {{n}} more"></span></p>
 </div>
 </div>
 
@@ -72,12 +73,7 @@ def map_page(project: Project) -> str:
         width=_em(WIDTH),
         height=_em(picture.height),
         lines=_lines(picture),
-        lanes="\n".join(
-            f'<div style="top:{_em(lane.start)}em;height:{_em(lane.size)}em">'
-            f'<button type="button" data-family="{lane.name}" aria-pressed="false" disabled>{FAMILIES[lane.name]}</button>'
-            "</div>"
-            for lane in picture.lanes
-        ),
+        lanes="\n".join(_lane(lane) for lane in picture.lanes),
         axis="".join(
             f'<span style="left:{_em(year.start)}em;width:{_em(year.size)}em">{year.name}</span>'
             for year in picture.years
@@ -102,12 +98,17 @@ def link(paper: Paper, page: str, inner: str = "", attributes: str = "") -> str:
     return f"[{plain(paper.name)}{inner}]({target}){{ {listed}{attributes}data-family={paper.family} }}"
 
 
+def _lane(lane: Band) -> str:
+    name = (
+        f'<button type="button" data-family="{lane.name}" aria-pressed="false" disabled>{FAMILIES[lane.name]}</button>'
+    )
+    return f'<div style="top:{_em(lane.start)}em;height:{_em(lane.size)}em">{name}</div>'
+
+
 def _year(name: str, collection: dict[str, Paper], picture: Layout) -> str:
-    links = [
-        _dot(collection[key], place) for key, place in picture.places.items() if collection[key].published[0] == int(name)
-    ]
-    head = f'<div class="lineage-year" role="group" aria-label="{name}" markdown="span">'
-    return "\n".join([f"{head}<b>{name}</b>", *links, "</div>"])
+    own = [key for key in picture.places if collection[key].published[0] == int(name)]
+    head = f'<div class="lineage-year" role="group" aria-label="{name}" markdown="span"><b>{name}</b>'
+    return "\n".join([head, *(_dot(collection[key], picture.places[key]) for key in own), "</div>"])
 
 
 def _dot(paper: Paper, place: Place) -> str:
