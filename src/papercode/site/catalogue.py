@@ -64,9 +64,9 @@ def _group(family: str, papers: list[Paper]) -> str:
 
 
 def _row(paper: Paper) -> str:
-    facts = {"family": paper.family, "year": year_of(paper), "note": paper.reviewed}
-    facts |= {"parity": paper.parity, "gpu": paper.gpu}
-    data = "".join(f' data-{name}="{_value(value)}"' for name, value in facts.items())
+    data = f' data-family="{paper.family}" data-year="{year_of(paper)}"'
+    for name, there in (("note", paper.reviewed), ("parity", paper.parity), ("gpu", paper.gpu)):
+        data += f' data-{name}="{"yes" if there else "no"}"'
     published = "{:04}-{:02}".format(*paper.published)
     # a note is found by its own page, a listed paper only here
     search = " data-search-exclude" if paper.reviewed else ""
@@ -113,7 +113,3 @@ def _words(paper: Paper) -> str:
     if paper.note:
         words += [word for pair in paper.note.terms.items() for word in pair]
     return escape(" ".join(words))
-
-
-def _value(value: str | bool) -> str:
-    return value if isinstance(value, str) else ("yes" if value else "no")
