@@ -48,6 +48,14 @@ def test_the_entry_can_be_cited(shown):
     assert "    }\n    ```\n" in text
 
 
+def test_the_notebook_and_the_reference_can_be_taken_away(shown, root):
+    text = shown("first2015scaled")
+    assert '[Notebook](scaled.ipynb){ download="scaled.ipynb" }' in text
+    [copied] = re.findall(r'data-clipboard-text="([^"]*)"', text)
+    assert unescape(copied) == Project(root).bibliography["first2015scaled"].bibtex
+    assert not re.search(r"[^A-Za-z0-9 ,.=&#;]", copied)  # nothing that Markdown could take for its own
+
+
 def test_lineage_is_in_the_order_of_publication_and_leads_somewhere(shown, root):
     path = root / "papers/adaptation/adapter.md"
     edit(path, "builds_on: [first2015scaled]", "builds_on: [first2015scaled, other2014x, nowhere2000x, third2013plain]")
