@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from xml.etree.ElementTree import canonicalize
+from xml.etree import ElementTree
 
 import nbformat
 from nbclient import NotebookClient
@@ -24,7 +24,12 @@ def said(cell):
         else:
             markup += [output.data[mime] for mime in ("image/svg+xml", "text/html") if mime in output.data]
             text += f"{output.data['text/plain']}\n"
-    return text, [canonicalize(each) if each.startswith("<svg") else each.strip() for each in markup]
+    return text, [parts(each) if each.startswith("<svg") else each.strip() for each in markup]
+
+
+def parts(svg):
+    """What a picture is made of, and its words; widths of text, and places with them, depend on who measures."""
+    return [(element.tag, (element.text or "").strip()) for element in ElementTree.fromstring(svg).iter()]
 
 
 def differences(text, folder: Path, source: Path = ROOT / "src", seconds=120):

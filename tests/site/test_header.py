@@ -45,6 +45,14 @@ def test_the_entry_can_be_cited(shown):
     assert "    }\n    ```\n" in text
 
 
+def test_the_notebook_and_the_reference_can_be_taken_away(shown, root):
+    text = shown("first2015scaled")
+    assert '[Notebook](scaled.ipynb){ download="scaled.ipynb" }' in text
+    [copied] = re.findall(r'data-clipboard-text="([^"]*)"', text)
+    assert unescape(copied) == Project(root).bibliography["first2015scaled"].bibtex
+    assert not re.search(r"[^A-Za-z0-9 ,.=&#;]", copied)  # nothing that Markdown could take for its own
+
+
 def test_links_to_source_and_tests_where_they_exist(shown, root):
     assert "[source]" not in shown("first2015scaled", REPOSITORY)
     for name in ("src/papercode/attention/scaled.py", "tests/attention/test_scaled.py"):

@@ -133,9 +133,27 @@ def test_a_wrong_output_is_seen(root, tmp_path):
     book = nbformat.reads(made(Project(root))["attention/scaled"], as_version=4)
     value, drawn = (cell.outputs[0].data for cell in reversed(book.cells) if cell.get("outputs"))
     value["text/plain"] = "5"
-    drawn["image/svg+xml"] = drawn["image/svg+xml"].replace('"9"', '"8"')
+    drawn["image/svg+xml"] = drawn["image/svg+xml"].replace("<rect", "<circle")
     wrong = differences(nbformat.writes(book), tmp_path, root / "src")
-    assert ["Expected:\n5" in wrong[1], 'width="8"' in wrong[0], len(wrong)] == [True, True, 2]
+    assert ["Expected:\n5" in wrong[1], "circle" in wrong[0], len(wrong)] == [True, True, 2]
+
+
+def test_the_site_offers_what_the_command_writes(site):
+    """And a new one when the note or what it cites has changed."""
+
+    def offered():
+        built = site.build()
+        assert not built.warnings
+        assert 'download="scaled.ipynb" href="../scaled.ipynb"' in built.page("papers/attention/scaled")
+        return (built.folder / "papers/attention/scaled.ipynb").read_text("utf-8")
+
+    before = offered()
+    assert before == made(Project(site.root))["attention/scaled"]
+    edit(site.root / "papers/attention/scaled.md", "About problem of", "On the problem of @third2013plain in")
+    edit(site.root / "references.bib", "Plain, Dora", "Simple, Dora")
+    after = offered()
+    assert "problem of Simple (2013) in" in after
+    assert after == made(Project(site.root))["attention/scaled"]
 
 
 # one note, part by part

@@ -73,5 +73,5 @@ def scaffold(project: Project, name: str, key: str, title: str | None = None) ->
 def _take_out(path: Path, key: str) -> None:
     """Removes the record of `key` from a list; every other byte stays."""
     text = path.read_bytes().decode("utf-8")
-    record = re.compile(rf"^(['\"]?){re.escape(key)}\1:.*\n(?:[ \t]+\S.*\n?)*", re.MULTILINE)
+    record = re.compile(rf"^(['\"]?){re.escape(key)}\1:.*\n?(?:[ \t]+\S.*\n?)*", re.MULTILINE)
     path.write_bytes(record.sub("", text, count=1).encode("utf-8"))
