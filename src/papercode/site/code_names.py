@@ -96,6 +96,8 @@ def _names(code: str, bound: dict[str, Symbol | str], symbols: Symbols) -> Itera
         for name in taken:
             bound.pop(name, None)
         if isinstance(statement, ast.Import | ast.ImportFrom):
+            for alias in statement.names:
+                bound.pop(alias.asname or alias.name, None)
             bound.update(_binds(statement, symbols))
 
 
@@ -138,13 +140,13 @@ def _uses(node: ast.AST, hidden: frozenset[str], bound: dict[str, Symbol | str],
         hidden |= {n.name for n in ast.walk(node) if isinstance(n, _SCOPES[:3]) and n is not node}
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in hidden and node.id in bound:
         yield node.lineno, node.col_offset, node.id, bound[node.id]
+    for child in ast.iter_child_nodes(node):
+        yield from _uses(child, hidden, bound, symbols)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in hidden:
         module = bound.get(node.value.id)
         if isinstance(module, str) and (symbol := symbols.find(module, node.attr)):
             line, end = node.end_lineno or 0, node.end_col_offset or 0  # which every parsed node has
             yield line, end - len(node.attr.encode()), node.attr, symbol
-    for child in ast.iter_child_nodes(node):
-        yield from _uses(child, hidden, bound, symbols)
 
 
 def _stored(statement: ast.AST) -> set[str]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 Colour = tuple[float, float, float]
 
-# Machado, Oliveira and Fernandes (2009), A Physiologically-based Model for Simulation of Color Vision Deficiency, table 1:
-# severity 1, on linear RGB
+# Machado, Oliveira and Fernandes (2009), A Physiologically-based Model for Simulation of Color Vision Deficiency,
+# table 1: severity 1, on linear RGB
 _VISION = {
     "full colour vision": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),

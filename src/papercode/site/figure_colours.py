@@ -17,6 +17,7 @@ DIFFERENCE = 10.0
 _SVG = "{http://www.w3.org/2000/svg}"
 _SHAPES = {_SVG + name for name in ("path", "use", "rect", "circle", "polygon")}
 _NO_MARKS = re.compile(r"(?:matplotlib\.axis|text|colorbar)")
+_Style = dict[str, str]
 _SCALE = 8  # more fills than this in one kind of mark are a scale, which is read against its bar
 
 
@@ -68,7 +69,9 @@ def _marks(svg: str) -> Iterator[Mark]:
             yield from marks
 
 
-def _styles(element: ElementTree.Element, group: str, inherited: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+def _styles(
+    element: ElementTree.Element, group: str, inherited: dict[str, str]
+) -> Iterator[tuple[str, dict[str, str]]]:
     """The kind of mark and the style of every shape that is drawn."""
     if element.tag in (_SVG + "defs", _SVG + "clipPath", _SVG + "metadata"):
         return

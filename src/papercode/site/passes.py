@@ -43,7 +43,7 @@ def passes(text: str) -> list[Pass]:
     lines = text.split("\n")
     starts = [(n, line.strip()) for n, line in enumerate(body_lines(text)) if line.strip() in _PASSES]
     found = []
-    for (start, heading), (end, _) in zip(starts, [*starts[1:], (len(lines), "")], strict=True):
+    for (start, heading), (end, _) in zip(starts, [*starts[1:], (len(lines), "")], strict=False):
         title = heading.removeprefix("## ")
         minutes = max(1, round(seconds("\n".join(lines[start:end])) / 60))
         found.append(Pass(title.partition(" — ")[0], slugify(title, "-"), minutes))

@@ -89,8 +89,8 @@
 
   // below the link, or above it if there is more room; on a phone the style sheet makes it a sheet
   function place(rectangle) {
-    const width = document.documentElement.clientWidth;
-    const left = Math.max(16, Math.min(rectangle.left, width - card.offsetWidth - 16));
+    const column = card.closest("article").getBoundingClientRect().right;
+    const left = Math.max(16, Math.min(rectangle.left, column - card.offsetWidth));
     const above = rectangle.bottom + card.offsetHeight + 16 > innerHeight && rectangle.top > innerHeight / 2;
     const top = above ? rectangle.top - card.offsetHeight - 6 : rectangle.bottom + 6;
     card.style.setProperty("--left", `${left + scrollX}px`);
