@@ -24,8 +24,8 @@ from papercode.site import katex
 from papercode.site.api_pages import api_index, api_pages
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
-from papercode.site.chinese import teach
 from papercode.site.check import bibliography_problems, text_problems
+from papercode.site.chinese import teach
 from papercode.site.citations import CitationExtension
 from papercode.site.embed import HTML_FENCE, embed
 from papercode.site.findings_page import findings_pages
