@@ -5,7 +5,7 @@ from papercode.site.project import Project
 from tiny import edit
 
 LISTED = """\
-# waiting
+# waiting for late2020y
 early2001x:
   name: Early
   family: words
@@ -49,10 +49,21 @@ def test_papers_with_and_without_a_note_in_the_order_of_publication(listed):
     assert not problems(listed)
 
 
+def test_a_note_counts_more_than_a_record(listed):
+    edit(listed / "papers/listed.yaml", "late2020y", "third2013plain")
+    found = Project(listed).collection["third2013plain"]
+    assert (found.name, found.reviewed) == ("Plain", True)
+
+
 def test_imports_are_lineage_too(root):
     found = Project(root).collection
     assert found["second2019adapter"].imports == {"first2015scaled"}
     assert found["first2015scaled"].imports == frozenset()
+    edit(root / "papers/adaptation/adapter.md", "zoo.adaptation.adapter", "[zoo.adaptation.adapter, zoo.words.plain]")
+    with (root / "src/zoo/words/plain.py").open("a") as file:
+        file.write("\nfrom zoo.adaptation.adapter import adapted\n")
+    (root / "papers/words/plain.md").unlink()
+    assert Project(root).collection["second2019adapter"].imports == {"first2015scaled"}  # not itself
 
 
 def test_a_paper_is_held_against_a_reference_if_a_test_with_such_rows_names_its_module(root):
