@@ -57,13 +57,15 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
+# the search puts a note before its modules
 _BOOSTS = {
+    "papers/index.md": 1,  # lists what the notes say
     "papers/": 3,
     "api/": 0.5,
     "parity": 0.5,
     "benchmarks": 0.5,
     "bibliography": 1.5,
-}  # the search puts a note before its modules
+}
 
 
 class PapercodeConfig(Config):
