@@ -23,7 +23,7 @@ def pages(names):
 
 PAPERS = {"papers", "papers/words/plain", "papers/attention/scaled", "papers/adaptation/adapter"}
 API = {"api", "api/words/plain", "api/attention/scaled", "api/adaptation/adapter"}
-GATHERED = {"map", "findings", "glossary"}  # from all notes: they change with what they gather
+GATHERED = {"map", "findings", "mistakes", "questions", "glossary"}  # from all notes: they change with what they gather
 ALL = {"", "bibliography", *PAPERS, *API, *GATHERED}
 
 

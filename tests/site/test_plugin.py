@@ -35,7 +35,7 @@ def test_a_good_project_gives_a_site_without_warnings(base):
     assert base.warnings == []
     pages = {path.relative_to(base.folder).parent.as_posix() for path in base.folder.rglob("index.html")}
     assert pages == {
-        *(".", "bibliography", "papers", "api", "map", "findings", "glossary"),
+        *(".", "bibliography", "papers", "api", "map", "findings", "mistakes", "questions", "glossary"),
         *("papers/words/plain", "papers/attention/scaled", "papers/adaptation/adapter"),
         *("api/words/plain", "api/attention/scaled", "api/adaptation/adapter"),
     }

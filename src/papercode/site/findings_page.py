@@ -1,7 +1,7 @@
 """The pages that gather what the notes mark: findings, common mistakes, readers' questions.
 
-Each item is folded below its title and leads to the place in its note. `assets/findings.js` shows the controls and gives
-them life; without it the pages are the same lists, unfiltered.
+Each item is folded below its title and leads to the place in its note. `assets/findings.js` gives the controls life;
+without it the pages are the same lists, unfiltered.
 """
 
 from html import escape

@@ -61,7 +61,7 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("Terms", " · ".join(f'{plain(term)} <span lang="zh">{plain(zh)}</span>' for term, zh in note.terms.items())),
     ]
     lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
-    cite = f'??? cite "BibTeX"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
+    cite = f'??? cite "BibTeX `{entry.key}`"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
     return (
         '<dl class="paper-header" markdown="1">\n'
         + "\n".join(lines)

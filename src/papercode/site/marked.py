@@ -11,7 +11,8 @@ from papercode.site.problem import Problem
 
 KINDS = ("finding", "mistake", "question")
 
-_OPENING = re.compile(rf'(?P<indent> *)(?:!!!|\?\?\?\+?) *(?P<kind>{"|".join(KINDS)})\b[^"]*(?:"(?P<title>.*)")? *$')
+_OPENING = re.compile(rf"(?P<indent> *)(?:!!!|\?\?\?\+?) *(?P<kind>{'|'.join(KINDS)})\b(?P<rest>.*)$")
+_TITLE = re.compile(r'"(.*)" *$')
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _RULE = re.compile(r"[\s|:-]+$")
 _LONGEST = 60  # characters of a title in an address
@@ -71,7 +72,8 @@ def marked(text: str) -> list[Marked]:
     for number, line in enumerate(body_lines(text)):
         if opening := _OPENING.match(line):
             margin = " " * (len(opening["indent"]) + 4)
-            title = (opening["title"] or "").strip()
+            quoted = _TITLE.search(opening["rest"])
+            title = quoted[1].strip() if quoted else ""
             anchor = _anchor(opening["kind"], title, taken)
             found.append(Marked(opening["kind"], title, _body(whole[number + 1 :], margin), number + 1, anchor))
     return found

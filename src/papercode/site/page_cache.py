@@ -18,6 +18,7 @@ from papercode.site.slim import slim
 from papercode.site.store import Store, digest
 
 _FOLDED = re.compile(r'<details class="source\b[^>]*>.*?</details>', re.DOTALL)
+_BIBTEX = re.compile(r'(<details class="cite\b[^>]*>\s*<summary>.*?</summary>).*?</details>', re.DOTALL)
 _LOGGERS = ("mkdocs", "properdocs", "griffe", "papercode")
 
 
@@ -97,8 +98,8 @@ class PageCache:
             entries = self._get(key)
             if entries is None:
                 before, content = len(index.entries), page.content
-                # without the code of figures and modules: long, and said elsewhere
-                page.content = without(_FOLDED.sub("", content))
+                # without the code of figures and modules, and BibTeX but for its key: long, and said elsewhere
+                page.content = without(_BIBTEX.sub(r"\1</details>", _FOLDED.sub("", content)))
                 parse(page)
                 page.content = content
                 self.store.put(key, index.entries[before:])

@@ -25,8 +25,8 @@ from papercode.site.api_pages import api_index, api_pages
 from papercode.site.assets import WORKER, iframe_worker, own_files
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
-from papercode.site.chinese import teach
 from papercode.site.check import bibliography_problems, text_problems
+from papercode.site.chinese import teach
 from papercode.site.citations import CitationExtension
 from papercode.site.code_pages import CodePages
 from papercode.site.embed import HTML_FENCE, embed
@@ -57,13 +57,15 @@ log = logging.getLogger("mkdocs.plugins.papercode")
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
+# the search puts a note before its modules
 _BOOSTS = {
+    "papers/index.md": 1,  # lists what the notes say
     "papers/": 3,
     "api/": 0.5,
     "parity": 0.5,
     "benchmarks": 0.5,
     "bibliography": 1.5,
-}  # the search puts a note before its modules
+}
 
 
 class PapercodeConfig(Config):
