@@ -56,7 +56,7 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("Published", plain(", ".join(filter(None, [entry.source, str(entry.year)])))),
         ("Links", " · ".join(links)),
         ("Code", " · ".join(code)),
-        ("In Chinese", plain("、".join(note.terms.values()))),
+        ("In Chinese", note.terms and f'<span lang="zh">{plain("、".join(note.terms.values()))}</span>'),
         ("Builds on", _lineage(note.builds_on, project, page)),
         ("Built on by", _lineage([n.key for n in project.built_on_by(note.key)], project, page)),
     ]
