@@ -39,7 +39,10 @@
       button.setAttribute("for", toggle); // Material's styles go by it
       button.setAttribute("aria-label", document.querySelector(named).getAttribute("aria-label"));
       button.append(...label.childNodes);
-      button.addEventListener("click", () => document.getElementById(toggle).click());
+      button.addEventListener("click", () => {
+        document.getElementById(toggle).click();
+        document.querySelector(named).focus(); // to where one types; the menu takes no focus
+      });
       label.replaceWith(button);
     }
     // so do the ways back in the menu; Material presses labels that have the focus on Enter
