@@ -32,7 +32,7 @@ def loaded(folder, page):
     return [path, *((path.parent / (style or script)).resolve() for style, script in links)]
 
 
-def test_a_note_weighs_less_than_150_kB_before_figures(whole_site):
+def test_a_note_weighs_less_than_150_kilobytes_before_figures(whole_site):
     notes = [path.parent.relative_to(whole_site) for path in whole_site.glob("papers/*/*/index.html")]
     assert len(notes) >= 40
     heavy = {}
