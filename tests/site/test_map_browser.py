@@ -196,7 +196,7 @@ def test_an_address_with_a_paper_opens_the_map_there(page, collection):
     assert 0 < box["y"] < 900
 
 
-def test_the_map_lives_after_instant_navigation(page, collection):
+def test_a_note_leads_to_its_place_on_the_map(page, collection):
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto("papers/adaptation/lora/")
     page.get_by_role("navigation", name="Lineage").get_by_role("link", name="on the map").click()
@@ -205,9 +205,26 @@ def test_the_map_lives_after_instant_navigation(page, collection):
     assert page.evaluate(LIT) == family_tree(collection, LORA)
 
 
+def test_the_map_lives_when_the_page_is_swapped_in(the_map, collection):
+    the_map.evaluate(
+        """() => {
+        const old = document.querySelector(".lineage");
+        const fresh = old.cloneNode(true);
+        delete fresh.dataset.ready;
+        old.replaceWith(fresh);
+        document$.next(document);
+        }"""
+    )
+    paper(the_map, LORA).hover()
+    the_map.wait_for_selector(f".lineage.lit a.on#{LORA}")
+    assert the_map.evaluate(LIT) == family_tree(collection, LORA)
+
+
 def test_the_first_touch_shows_and_the_second_opens(phone, address, collection):
+    phone.evaluate("document.body.addEventListener('click', () => { window.heard = true; })")  # as Material listens
     paper(phone, BERT).tap()
     phone.wait_for_selector(".lineage-card:not([hidden])")
+    assert not phone.evaluate("window.heard")
     assert phone.url == f"{address}map/"
     assert phone.evaluate(LIT) == family_tree(collection, BERT)
     box = phone.locator(".lineage-card").bounding_box()
