@@ -28,7 +28,7 @@ def picture(collection):
 def paper(key, family="attention", published=(2015, 6), builds_on=(), name=None, **more):
     year, month = published
     fields = {"month": str(month)} if month else {}
-    entry = Entry(key, "misc", key, (), year, "", fields, 1, "") if year else None
+    entry = Entry(key, "misc", key, (), year, "", fields, 1, "")
     return Paper(key, name or key, family, "Brings it.", tuple(builds_on), entry, **more)
 
 

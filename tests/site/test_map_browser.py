@@ -103,17 +103,23 @@ def test_the_card_says_who_what_and_where_it_stands(the_map, collection):
 
 
 def test_the_card_stays_while_one_reads_it_and_goes_when_one_leaves(the_map):
-    the_map.clock.install()
-    the_map.clock.pause_at("2100-01-01")
+    the_map.evaluate(
+        """() => {
+        const waiting = new Map(); // no timer runs out by itself
+        window.setTimeout = (run) => { const number = waiting.size + 1; waiting.set(number, run); return number; };
+        window.clearTimeout = (number) => waiting.set(number, () => {});
+        window.later = () => { const all = [...waiting.values()]; waiting.clear(); all.forEach((run) => run()); };
+        }"""
+    )
     card = the_map.locator(".lineage-card")
     paper(the_map, LORA).hover()
     card.wait_for()
     card.hover()
-    the_map.clock.run_for(1000)
+    the_map.evaluate("later()")
     assert card.is_visible()
-    the_map.locator("h1").hover()
+    the_map.locator(".lineage-key").hover()
     assert card.is_visible()
-    the_map.clock.run_for(1000)
+    the_map.evaluate("later()")
     assert card.is_hidden()
     assert the_map.evaluate(LIT) == NOTHING
 
@@ -196,7 +202,7 @@ def test_an_address_with_a_paper_opens_the_map_there(page, collection):
     assert 0 < box["y"] < 900
 
 
-def test_the_map_lives_after_instant_navigation(page, collection):
+def test_a_note_leads_to_its_place_on_the_map(page, collection):
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto("papers/adaptation/lora/")
     page.get_by_role("navigation", name="Lineage").get_by_role("link", name="on the map").click()
@@ -205,9 +211,26 @@ def test_the_map_lives_after_instant_navigation(page, collection):
     assert page.evaluate(LIT) == family_tree(collection, LORA)
 
 
+def test_the_map_lives_when_the_page_is_swapped_in(the_map, collection):
+    the_map.evaluate(
+        """() => {
+        const old = document.querySelector(".lineage");
+        const fresh = old.cloneNode(true);
+        delete fresh.dataset.ready;
+        old.replaceWith(fresh);
+        document$.next(document);
+        }"""
+    )
+    paper(the_map, LORA).hover()
+    the_map.wait_for_selector(f".lineage.lit a.on#{LORA}")
+    assert the_map.evaluate(LIT) == family_tree(collection, LORA)
+
+
 def test_the_first_touch_shows_and_the_second_opens(phone, address, collection):
+    phone.evaluate("document.body.addEventListener('click', () => { window.heard = true; })")  # as Material listens
     paper(phone, BERT).tap()
     phone.wait_for_selector(".lineage-card:not([hidden])")
+    assert not phone.evaluate("window.heard")
     assert phone.url == f"{address}map/"
     assert phone.evaluate(LIT) == family_tree(collection, BERT)
     box = phone.locator(".lineage-card").bounding_box()

@@ -57,6 +57,7 @@ def test_papers_stand_in_the_order_of_time_whatever_the_note_says(shown, root):
 
 
 def test_a_side_without_papers_is_not_there(shown):
+    assert items(shown("first2015scaled")) == [(True, "Adapter", "../adaptation/adapter.md")]
     assert "Builds on" not in shown("first2015scaled")
     assert "Built on by" not in shown("second2019adapter")
     assert shown("third2013plain") == ""

@@ -50,7 +50,7 @@ def test_a_note_has_its_header_claims_and_figure(base):
     text = article(base.page("papers/attention/scaled"))
     assert "&gt;&gt;&gt; " in text
     assert "Journal of Tests, 2015" in words(text)
-    assert '<a href="../../adaptation/adapter/">Adapter</a>' in text
+    assert '<a data-family="adaptation" href="../../adaptation/adapter/">Adapter</a>' in text
     source = re.search(r'<img[^>]*src="\.\./\.\./\.\./(assets/figures/\w+\.svg)"', text)[1]
     assert (base.folder / source).read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg" width="72pt"')
     assert 'alt="One black square."' in text

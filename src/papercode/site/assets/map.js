@@ -129,6 +129,7 @@
       const paper = paperOf(event);
       touched = event.pointerType !== "mouse" && paper && paper !== shown;
     });
+    map.addEventListener("pointercancel", () => (touched = false)); // the finger scrolled
     map.addEventListener("click", (event) => {
       const paper = paperOf(event);
       const button = event.target.closest("button");
@@ -150,11 +151,11 @@
     map.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && shown && leave());
     map.addEventListener("focusin", (event) => {
       const paper = paperOf(event);
-      if (!paper || touched) return;
+      if (!paper) return;
       enter(paper);
       show(paper);
     });
-    map.addEventListener("focusout", (event) => shown && !map.contains(event.relatedTarget) && !touched && leave());
+    map.addEventListener("focusout", (event) => shown && !map.contains(event.relatedTarget) && leave());
     map.addEventListener("keydown", (event) => {
       const paper = paperOf(event);
       if (event.key === "Escape") clear();
