@@ -92,15 +92,19 @@ def test_a_paper_without_an_entry_is_listed_all_the_same(listed):
 def test_badges_say_what_is_proved(root):
     tests = root / "tests/attention"
     tests.mkdir(parents=True)
-    (tests / "test_scaled.py").write_text("from zoo.attention.scaled import scaled\npytest.mark.gpu\n")
-    (root / "tests/parity.csv").write_text("test\ntests/attention/test_scaled.py\n")
+    (tests / "test_scaled.py").write_text("from zoo.attention.scaled import scaled\n")
+    (tests / "test_both.py").write_text("from zoo.adaptation.adapter import adapted\npytest.mark.gpu\n")
+    (root / "tests/parity.csv").write_text("test\ntests/attention/test_scaled.py\ntests/attention/test_both.py\n")
     text = catalogue(Project(root))
-    scaled, plain = rows(text)["Scaled"], rows(text)["Plain"]
-    assert re.findall(r'cat-badge cat-[\w-]+">(.*?)<', scaled) == ["note", "parity-checked", "GPU path"]
-    assert re.findall(r'cat-badge cat-[\w-]+">(.*?)<', plain) == ["note"]
-    assert 'data-note="yes" data-parity="yes" data-gpu="yes"' in scaled
-    assert 'data-note="yes" data-parity="no" data-gpu="no"' in plain
-    assert (options(text)["parity", "yes"], options(text)["gpu", "yes"]) == (1, 1)
+    badges = {name: re.findall(r'cat-badge cat-[\w-]+">(.*?)<', row) for name, row in rows(text).items()}
+    assert badges == {
+        "Plain": ["note"],
+        "Scaled": ["note", "parity-checked"],
+        "Adapter": ["note", "parity-checked", "GPU path"],
+    }
+    assert 'data-note="yes" data-parity="yes" data-gpu="no"' in rows(text)["Scaled"]
+    assert 'data-note="yes" data-parity="no" data-gpu="no"' in rows(text)["Plain"]
+    assert (options(text)["parity", "yes"], options(text)["gpu", "yes"]) == (2, 1)
 
 
 def test_chinese_terms_are_among_the_words(root):

@@ -117,7 +117,7 @@ def test_filters_leave_what_python_leaves_and_the_counts_add_up(catalogue, paper
     [
         "lora",
         "vaswani",
-        "JEGOU",
+        "HERVE jegou",
         "hochreiter1997long",
         "注意力机制",
         "残差连接",
@@ -229,6 +229,18 @@ def test_home_leads_to_a_filtered_catalogue_and_back(page, papers):
     page.wait_for_url("**/papers/#year=2019")
     page.wait_for_function("document.querySelector('.cat [role=status]').textContent.includes(' of ')")
     assert set(shown(page)) == chosen(papers, year=["2019"])
+
+
+def test_a_list_that_waits_for_its_script_does_not_wait_for_ever(page, papers):
+    page.route("**/assets/catalogue.js", lambda route: route.fulfill(body=""))
+    page.goto("papers/#family=encoders")
+    page.locator("[id='family=encoders']").wait_for()  # the browser goes there
+    page.wait_for_function("scrollY > 0")
+    assert len(shown(page)) == len(papers)
+    page.add_script_tag(path=ROOT / "src/papercode/site/assets/catalogue.js")
+    page.wait_for_function("document.querySelector('.cat [role=status]').textContent.includes(' of ')")
+    assert set(shown(page)) == chosen(papers, family=["encoders"])
+    assert page.evaluate("scrollY") == 0
 
 
 def test_an_anchor_that_is_no_state_changes_nothing(catalogue):
