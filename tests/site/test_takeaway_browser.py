@@ -1,6 +1,8 @@
 """What a reader takes away from a page: the notebook, code, a reference, paper."""
 
+import os
 import re
+import shutil
 
 import nbformat
 import pytest
@@ -15,22 +17,28 @@ LORA = "papers/adaptation/lora/"
 PROJECT = Project(ROOT)
 CLAIMS = [fence for fence in PROJECT.session(PROJECT.papers / "adaptation/lora.md").fences if fence.language == "pycon"]
 BUTTON = ".language-pycon [data-clipboard-target]"
-# what an offline build does, for instant navigation fetches pages, which a browser does not do from files
-OFFLINE = """new MutationObserver(() => {
-    const settings = document.getElementById("__config");
-    if (settings) settings.textContent = settings.textContent.replace('"navigation.instant", ', "");
-}).observe(document, { childList: true, subtree: true })"""
+
+
+@pytest.fixture(scope="module")
+def unpacked(whole_site, tmp_path_factory):
+    """The site as `make offline` changes it: no page is fetched by a script, and the search index is a script."""
+    folder = tmp_path_factory.mktemp("offline") / "site"
+    shutil.copytree(whole_site, folder, copy_function=os.link)
+    page, index = folder / LORA / "index.html", folder / "search/search_index.json"
+    text = page.read_text("utf-8")
+    page.unlink()  # or the link's other end would change
+    page.write_text(text.replace('"navigation.instant", ', ""), "utf-8")
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text('utf-8')}", "utf-8")
+    return folder
 
 
 @pytest.fixture(params=["http", "file"])
-def lora(request, browser, address, whole_site):
+def lora(request, browser, address, unpacked):
     """The note on LoRA, served and opened without a server, by a reader who has granted nothing."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(20_000)
     page = context.new_page()
-    if request.param == "file":
-        page.add_init_script(OFFLINE)
-    page.goto(address + LORA if request.param == "http" else (whole_site / LORA / "index.html").as_uri())
+    page.goto(address + LORA if request.param == "http" else (unpacked / LORA / "index.html").as_uri())
     page.wait_for_selector(BUTTON, state="attached")
     yield page
     context.close()
@@ -51,13 +59,21 @@ def code_of(fence):
     return re.sub(r"\n\n(?! )", "\n", "\n".join(cell.source for cell in claim_cells(fence)))
 
 
-def test_the_notebook_is_downloaded(lora):
-    with lora.expect_download() as download:
-        lora.get_by_role("link", name="Notebook").click()
+def test_the_notebook_is_downloaded(page):
+    page.goto(LORA)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Notebook").click()
     assert download.value.suggested_filename == "lora.ipynb"
     book = nbformat.read(download.value.path(), as_version=4)
     nbformat.validate(book)
     assert book.cells[0].source.startswith("# LoRA\n")
+
+
+def test_without_a_server_the_notebook_is_a_file_beside_the_page(lora, whole_site):
+    """A browser does not save one file as another, but shows it."""
+    address = lora.get_by_role("link", name="Notebook").evaluate("link => link.href")
+    assert address.endswith("/papers/adaptation/lora.ipynb")
+    assert (whole_site / "papers/adaptation/lora.ipynb").is_file()
 
 
 def test_a_reference_is_copied_at_once(lora):
