@@ -19,6 +19,12 @@ WATCH = """
   }).observe({ type: "layout-shift", buffered: true });
 """
 
+SCROLL = """new Promise((done) => {
+  scrollBy({ top: 600, behavior: "instant" });
+  const end = scrollY + innerHeight + 2 > document.body.scrollHeight;
+  requestAnimationFrame(() => requestAnimationFrame(() => done(end)));
+})"""
+
 
 def weight(name, content):
     """What a file weighs on the way: fonts and pictures are compressed as they are, all else is by the server."""
@@ -89,9 +95,7 @@ def test_nothing_shifts_while_loading_and_scrolling(browser, address, path, widt
     page.goto(path)
     page.wait_for_load_state("networkidle")
     for _ in range(400):
-        if page.evaluate(
-            "scrollBy({top: 800, behavior: 'instant'}); scrollY + innerHeight + 2 > document.body.scrollHeight"
-        ):
+        if page.evaluate(SCROLL):
             break
     page.wait_for_function("[...document.images].every((image) => image.complete || !image.checkVisibility())")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
