@@ -44,6 +44,10 @@ def test_a_font_has_what_the_site_shows_and_nothing_else(made):
         assert named == characters(font)
 
 
+def test_characters_are_counted_however_they_are_written():
+    assert fonts.characters(["<p>a&para;&#8594;</p>", "<b>é</b>"]) >= {"a", "¶", "→", "é", "<", "b"}
+
+
 def test_bold_is_in_the_text_font_and_no_bold_is_made_up(made):
     sheet, files = made
     with TTFont(io.BytesIO(files["text.woff2"])) as read:

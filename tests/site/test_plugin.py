@@ -351,7 +351,7 @@ def test_so_many_pages_at_once(site, monkeypatch):
         return original(self, *arguments)
 
     monkeypatch.setattr(Runner, "stream", noted)
-    edit(site.root / "mkdocs.yml", "  - papercode\n", "  - papercode: {jobs: 3}\n")
+    edit(site.root / "mkdocs.yml", "  papercode: {}\n", "  papercode: {jobs: 3}\n")
     site.build()
     assert jobs == [3]
 

@@ -7,7 +7,9 @@ are not there when the text is, the first page is shown in fonts of the system.
 
 import base64
 import hashlib
+import html
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,7 @@ _FACES = {
     "italic.woff2": _Face(SANS, "SourceSans3-It.ttf.woff2", "Source Sans 3", "italic"),
     "code.woff2": _Face(CODE, "SourceCodePro-Regular.ttf.woff2", "Source Code Pro", features=()),
 }
+_ENTITY = re.compile(r"&#?\w+;")
 _OURS = {chr(code) for part in ((0x20, 0x250), (0x2000, 0x2300)) for code in range(*part)}  # Latin, and signs
 
 
@@ -79,6 +82,14 @@ def text_fonts(folders: Mapping[npm.Package, Path], characters: set[str], store:
             f'font-display:optional;src:url({name}) format("woff2");unicode-range:{_ranges(shown)}}}\n'
         )
     return "".join(rules), fonts
+
+
+def characters(pages: Iterable[str]) -> set[str]:
+    """Every character in the HTML of `pages`, those included that are written as `&nbsp;`."""
+    found: set[str] = set()
+    for content in pages:
+        found.update(content, html.unescape("".join(set(_ENTITY.findall(content)))))
+    return found
 
 
 def embedded(sheet: str, fonts: Mapping[str, bytes]) -> str:

@@ -242,7 +242,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         except npm.NodeError as error:
             log.warning("text is shown in system fonts: %s", error)
             return
-        sheet, files = fonts.text_fonts(folders, set().union(*pages), store)
+        sheet, files = fonts.text_fonts(folders, fonts.characters(pages), store)
         if self.typesetter:
             folders[katex.KATEX] = self.typesetter.katex
             of_formulas, more = math_fonts(self.typesetter.katex, glyphs(pages), store)
