@@ -27,7 +27,7 @@ def test_the_margin_shows_the_passes_with_their_times_and_marks_the_one_being_re
     assert page.locator("article .passes").is_hidden()
     page.locator("#method").scroll_into_view_if_needed()
     page.locator("#method").evaluate("heading => window.scrollTo(0, heading.offsetTop + 50)")
-    page.wait_for_selector(".pass:nth-child(2) .md-nav__link--active")
+    page.wait_for_selector(".md-sidebar--secondary .pass:nth-child(2) .md-nav__link--active")
     colours = passes.evaluate_all("links => links.map(link => getComputedStyle(link).color)")
     assert colours[1] not in (colours[0], colours[2])
 

@@ -18,6 +18,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 _SHAPES = {_SVG + name for name in ("path", "use", "rect", "circle", "polygon")}
 _NO_MARKS = re.compile(r"(?:matplotlib\.axis|text|colorbar)")
 _Style = dict[str, str]
+_SOLID = {"fill": 0.75, "stroke": 0.5}  # below this opacity it is a ground or a shade
 _SCALE = 8  # more fills than this in one kind of mark are a scale, which is read against its bar
 
 
@@ -33,8 +34,8 @@ class Mark:
 def figure_problems(svg: str) -> list[str]:
     """What of a figure, an SVG that matplotlib wrote, some readers cannot see or tell apart.
 
-    Heat maps and other scales, text, axes, and areas that are more than half transparent are left out; so are pairs of
-    lines with different dashes and pairs of pale fills, which tell nothing by their colour alone.
+    Heat maps and other scales, text, axes and areas that let the ground through are left out; so are pairs of lines
+    with different dashes and pairs of pale fills, which tell nothing by their colour alone.
     """
     marks = sorted(set(_marks(svg)), key=lambda mark: (mark.colour, mark.dash, mark.outline))
     found = []
@@ -91,7 +92,7 @@ def _colour(style: dict[str, str], part: str) -> str | None:
     """What a fill or stroke looks like on white; None if there is none to speak of."""
     value = style.get(part, "none")
     opacity = float(style.get("opacity", 1)) * float(style.get(f"{part}-opacity", 1))
-    if not re.fullmatch("#[0-9a-fA-F]{6}", value) or value.lower() == "#ffffff" or opacity < 0.5:
+    if not re.fullmatch("#[0-9a-fA-F]{6}", value) or value.lower() == "#ffffff" or opacity < _SOLID[part]:
         return None
     red, green, blue = blend(parse(value), opacity, (1.0, 1.0, 1.0))
     return "#" + "".join(f"{round(255 * c):02x}" for c in (red, green, blue))
