@@ -24,9 +24,7 @@ fourth2021listed:
   builds_on: [second2019adapter, third2013plain]
 fifth: {name: Undated, family: words, contribution: Nobody knows when., builds_on: []}
 """
-ENTRY = (
-    "@misc{fourth2021listed, title={T}, author={Last, Eve}, year={2021}}\n@misc{fifth, title={U}, author={X, Ann}}\n"
-)
+ENTRY = "@misc{fourth2021listed, title={T}, author={Last, Eve}, year={2021}}\n@misc{fifth, title={U}, author={X, Ann}}\n"
 
 
 class Page(HTMLParser):
@@ -158,9 +156,7 @@ def test_map_and_neighbourhoods_are_light(whole_site):
     sizes = {}
     for note in Project(ROOT).notes:
         html = (whole_site / "papers" / note.name / "index.html").read_text("utf-8")
-        sizes[note.name] = sum(
-            len(block.encode()) for block in re.findall(r'<nav [^>]*class="kin".*?</nav>', html, re.DOTALL)
-        )
+        sizes[note.name] = sum(len(block.encode()) for block in re.findall(r'<nav [^>]*class="kin".*?</nav>', html, re.DOTALL))
     assert max(sizes.values()) < 6000, sizes
     assert sum(size > 0 for size in sizes.values()) > 0.9 * len(sizes)
 

@@ -104,9 +104,7 @@ def link(paper: Paper, page: str, inner: str = "", attributes: str = "") -> str:
 
 def _year(name: str, collection: dict[str, Paper], picture: Layout) -> str:
     links = [
-        _dot(collection[key], place)
-        for key, place in picture.places.items()
-        if collection[key].published[0] == int(name)
+        _dot(collection[key], place) for key, place in picture.places.items() if collection[key].published[0] == int(name)
     ]
     head = f'<div class="lineage-year" role="group" aria-label="{name}" markdown="span">'
     return "\n".join([f"{head}<b>{name}</b>", *links, "</div>"])
