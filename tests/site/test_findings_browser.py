@@ -87,7 +87,7 @@ def test_an_item_leads_to_the_open_place_in_its_note(page, instant):
 
 def test_coming_back_keeps_the_page_usable(page):
     page.goto("findings/")
-    page.get_by_role("link", name="common mistakes").click()
+    page.locator("article p").get_by_role("link", name="common mistakes").click()
     page.locator("h1", has_text="Common mistakes").wait_for()
     page.get_by_label("Find", exact=True).fill("softmax")
     assert 0 < page.locator(SHOWN).count() < 100

@@ -8,7 +8,7 @@ from papercode.site.fences import Fence, fences
 from papercode.site.header import relative
 from papercode.site.prose import without_code
 
-LONG = 12
+LONG = 9
 """Lines of code beyond which a fence stays in the note."""
 
 _LINK = re.compile(r"\]\((?P<target>[^()\s]+)")
