@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from papercode.site.check import check
 from papercode.site.fences import fences
 from papercode.site.home import fill, minutes, problems
 from papercode.site.notes import load_note
@@ -144,10 +145,12 @@ def test_links_to_states_are_checked_and_work_with_both_kinds_of_addresses(site,
     assert any("year=1900" in warning for warning in site.build(use_directory_urls=pretty).warnings)
 
 
-def test_an_unknown_comment_is_reported_by_the_build(site):
+def test_an_unknown_comment_is_reported_by_build_and_check(site):
     edit(site.root / "docs/index.md", "# A tiny project\n", "# A tiny project\n\n<!-- papercode famlies -->\n")
     [warning] = site.build().warnings
     assert warning.startswith("docs/index.md:7: `<!-- papercode famlies -->` asks for nothing")
+    [problem] = check(Project(site.root), [site.root / "docs/index.md"], run=False)
+    assert str(problem) == warning
 
 
 def test_the_built_page_leaves_no_comment_and_leads_to_states_that_exist(whole_site):

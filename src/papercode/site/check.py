@@ -9,6 +9,7 @@ from papercode.site.citations import cited_keys
 from papercode.site.collection import listed_problems
 from papercode.site.embed import check_fences
 from papercode.site.formulas import find_formulas, lint_math
+from papercode.site.home import problems as marker_problems
 from papercode.site.katex import check_formulas, ensure_katex
 from papercode.site.marked import marked_problems
 from papercode.site.notes import Note
@@ -113,6 +114,8 @@ def check(project: Project, paths: Sequence[Path] | None = None, *, run: bool = 
     found = list(bibliography_problems(project)) if paths is None else []
     for path in chosen:
         found.extend(text_problems(project, path))
+        if path not in project.by_path:
+            found.extend(marker_problems(path, path.read_text("utf-8"), project))
     for note in project.notes:
         if note.path in chosen:
             found.extend(surface_problems(project, note))
