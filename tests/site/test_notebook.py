@@ -338,19 +338,28 @@ def test_such_a_notebook_runs(book, tmp_path, root):
     assert differences(text, tmp_path, root / "src") == []
 
 
+DRAWN = """\
+def row(word):
+    print(f"<p>{word}</p>")
+row("a")
+print("<p>b</p>")"""
+
+
 def test_a_figure_is_shown_and_has_its_caption(book):
     text = book(
         """
         ```python exec="on" html="on"
-        for word in "ab":
+        def row(word):
             print(f"<p>{word}</p>")
+        row("a")
+        print("<p>b</p>")
         ```
         """
     )
     drawn, capture, shown = code_of(text)[:3]
     assert drawn.source.startswith("SVG('<svg")
     assert drawn.outputs[0].data["image/svg+xml"].startswith("<svg")
-    assert (capture.source, capture.outputs) == ('%%capture shown\nfor word in "ab":\n    print(f"<p>{word}</p>")', [])
+    assert (capture.source, capture.outputs) == (f"%%capture shown\n{DRAWN}", [])
     assert (shown.source, shown.outputs[0].data["text/html"]) == ("HTML(shown.stdout)", "<p>a</p>\n<p>b</p>")
     assert "**Figure 1.** A square." in [cell.source for cell in cells(text, "markdown")]
 

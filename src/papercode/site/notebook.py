@@ -146,9 +146,10 @@ def _first(note: Note, project: Project, places: Places) -> str:
         "",
         f'```sh\npip install "{wanted}"\n```',
     ]
-    licence = project.root / "LICENSE"
-    if licence.is_file():
-        terms = licence.read_text("utf-8").partition("\n")[0].strip()
+    if places.licence:
         address = places.file("LICENSE")
-        lines += ["", f"Text and code: [{terms}]({address})." if address else f"Text and code: {terms}."]
+        lines += [
+            "",
+            f"Text and code: [{places.licence}]({address})." if address else f"Text and code: {places.licence}.",
+        ]
     return "\n".join(lines)

@@ -44,9 +44,15 @@ class Places:
         return cls.of(project, settings if isinstance(settings, dict) else {})
 
     @property
-    def web(self) -> tuple[str, str, bool]:
-        """What of it does not come from the project."""
-        return self.site, self.repository, self.folders
+    def licence(self) -> str:
+        """What the project's LICENSE is called; empty if there is none."""
+        path = self.project.root / "LICENSE"
+        return path.read_text("utf-8").partition("\n")[0].strip() if path.is_file() else ""
+
+    @property
+    def web(self) -> tuple[str, str, bool, str]:
+        """All that a notebook takes from here but for what stands in notes, modules and bibliography."""
+        return self.site, self.repository, self.folders, self.licence
 
     def file(self, name: str) -> str | None:
         """A file of the project, by its path from the root."""

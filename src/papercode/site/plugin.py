@@ -299,7 +299,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def _notebook(self, note: Note, outcome: Outcome, config: Any) -> str:
         """The note as a notebook; read back while nothing it is made from has changed."""
         places = Places.of(self.project, config)
-        key = digest("notebook", self.engine, note.text, outcome.results, self.known, self.cited, places.web)
+        key = digest(
+            "notebook", self.engine, note.text, outcome.results, self.known, self.cited, list(self.sources), places.web
+        )
         made = self.store.get(key)
         if made is None:
             made = notebook(note, outcome, self.project, places)
