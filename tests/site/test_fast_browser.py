@@ -194,8 +194,9 @@ def test_an_equation_scrolls_by_itself_and_by_keyboard(page):
     page.wait_for_function("document.activeElement.scrollLeft > 0")
     assert equation.locator(".katex-html").bounding_box()["x"] < before
     assert page.evaluate("scrollX") == 0
+    assert page.locator("article figure[tabindex='0']").count() > 0
     page.set_viewport_size({"width": 1440, "height": 900})
-    page.wait_for_function("!document.querySelector('div.arithmatex[tabindex]')")
+    page.wait_for_function("!document.querySelector('article :is(.arithmatex, figure)[tabindex]')")
 
 
 @pytest.mark.browser
