@@ -197,6 +197,11 @@ def test_blocks_are_found_by_their_text_in_order():
     ]
 
 
+def test_a_block_that_is_shown_twice_stands_for_one_piece_of_code():
+    page = 2 * '<div class="language-python highlight"><pre><span></span><code>a\n</code></pre></div>'
+    assert [n for n, _ in blocks(page, ["a"])] == [0]
+
+
 def test_the_page_of_a_note_links_to_the_api_page(base):
     page = base.page("papers/attention/scaled")
     anchor = f"../../../api/attention/scaled/#{SCALED}.scaled"
