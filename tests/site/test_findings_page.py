@@ -1,5 +1,6 @@
 """What authors mark in notes, and the pages that gather it."""
 
+import json
 import re
 
 import pytest
@@ -223,6 +224,18 @@ def test_the_search_finds_the_notes_and_not_their_copies(pages):
     for page in pages.values():
         headings = re.findall(r"^##+ .*$", page, re.MULTILINE)
         assert all(heading.endswith("{ data-search-exclude }") for heading in headings)
+
+
+def test_the_search_puts_notes_before_modules_and_knows_gathered_pages_by_their_titles(base):
+    index = json.loads((base.folder / "search/search_index.json").read_text("utf-8"))
+    boosts = {entry["location"]: entry.get("boost") for entry in index["docs"]}
+    assert boosts["papers/attention/scaled/"] == 3
+    assert boosts["api/attention/scaled/"] == 0.5
+    assert boosts["papers/"] == 1
+    assert [place for place in boosts if place.startswith("questions/")] == ["questions/"]
+    (note,) = (entry for entry in index["docs"] if entry["location"] == "papers/attention/scaled/")
+    assert "first2015scaled" in note["text"]  # the key, and no more of the BibTeX
+    assert "@article" not in note["text"]
 
 
 def test_the_collection_gathers_all_that_its_notes_mark():

@@ -2,7 +2,7 @@
 (() => {
   const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
-  // the items with their words, and the headings with what stands below each; formulas are TeX still
+  // the items with their words, and the headings with what stands below each
   function read(controls) {
     const items = [], headings = [];
     let family, paper, rank = 0;
