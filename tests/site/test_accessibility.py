@@ -14,8 +14,10 @@ PHONE, DESK, TWICE = (390, 844), (1440, 900), (720, 450)  # the last: a screen o
 def open_page(page, path, size, scheme="light", motion="no-preference"):
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.emulate_media(color_scheme=scheme, reduced_motion=motion)
+    page.add_init_script("localStorage.clear()")  # it remembers the colours of the page before
     page.goto(path)
     page.wait_for_load_state("networkidle")
+    assert page.locator("body").get_attribute("data-md-color-scheme") == {"light": "default", "dark": "slate"}[scheme]
 
 
 def violations(page):
