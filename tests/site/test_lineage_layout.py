@@ -34,7 +34,9 @@ def paper(key, family="attention", published=(2015, 6), builds_on=(), name=None,
 
 def test_every_paper_has_one_place_in_the_lane_of_its_family(collection, picture):
     assert list(picture.places) == list(collection)
-    assert [lane.name for lane in picture.lanes] == [f for f in FAMILIES if any(p.family == f for p in collection.values())]
+    assert [lane.name for lane in picture.lanes] == [
+        f for f in FAMILIES if any(p.family == f for p in collection.values())
+    ]
     lanes = {lane.name: lane for lane in picture.lanes}
     for key, place in picture.places.items():
         lane = lanes[collection[key].family]

@@ -70,7 +70,9 @@ def _marks(svg: str) -> Iterator[Mark]:
             yield from marks
 
 
-def _styles(element: ElementTree.Element, group: str, inherited: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+def _styles(
+    element: ElementTree.Element, group: str, inherited: dict[str, str]
+) -> Iterator[tuple[str, dict[str, str]]]:
     """The kind of mark and the style of every shape that is drawn."""
     if element.tag in (_SVG + "defs", _SVG + "clipPath", _SVG + "metadata"):
         return

@@ -26,7 +26,11 @@ GAP = 0.5  # between two labels
 
 # the widths of letters in DejaVu Sans, which is wider than what other systems show; all others are _SMALL
 _THIN, _SLIM, _BROAD, _CAPITAL, _SMALL = 0.33, 0.45, 0.99, 0.74, 0.63
-_WIDTHS = {**dict.fromkeys("ijlI.,:;'|! ’", _THIN), **dict.fromkeys("()[]-rtf/", _SLIM), **dict.fromkeys("mMW@%w", _BROAD)}
+_WIDTHS = {
+    **dict.fromkeys("ijlI.,:;'|! ’", _THIN),
+    **dict.fromkeys("()[]-rtf/", _SLIM),
+    **dict.fromkeys("mMW@%w", _BROAD),
+}
 
 Span = tuple[float, float, bool]  # from, to, and whether the label stands before the dot
 
