@@ -35,7 +35,7 @@ def dark(colour: Colour) -> Colour:
 
 GROUNDS: dict[str, tuple[Colour, Callable[[Colour], Colour]]] = {
     "light": ((1.0, 1.0, 1.0), lambda colour: colour),
-    "dark": (parse("#1e2129"), dark),
+    "dark": (parse("#1e2329"), dark),
 }
 """The page's own colour on each ground (a browser test holds it), and what becomes of a figure's colour there."""
 
