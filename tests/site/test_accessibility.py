@@ -6,7 +6,18 @@ import re
 import pytest
 
 NOTES = ["papers/adaptation/lora/", "papers/attention/transformer/", "papers/convolutional/text_cnn/"]
-OTHERS = ["map/", "papers/", "bibliography/", "findings/", "glossary/", "parity/", "benchmarks/", "reading/"]
+OTHERS = [
+    "map/",
+    "papers/",
+    "bibliography/",
+    "findings/",
+    "mistakes/",
+    "questions/",
+    "glossary/",
+    "parity/",
+    "benchmarks/",
+    "reading/",
+]
 PAGES = ["", *NOTES, *OTHERS, "api/", "api/adaptation/lora/"]
 PHONE, DESK, TWICE = (390, 844), (1440, 900), (720, 450)  # the last: a screen of 1440, all twice as large
 

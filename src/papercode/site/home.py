@@ -12,13 +12,13 @@ from pathlib import Path
 from papercode.site.catalogue import PAGE
 from papercode.site.catalogue_filters import of_the_catalogue, state, years
 from papercode.site.families import ABOUT
-from papercode.site.fences import fences, without_fences
+from papercode.site.fences import without_fences
 from papercode.site.header import relative
-from papercode.site.notes import FAMILIES, Note, front_matter
+from papercode.site.notes import FAMILIES, Note
+from papercode.site.passes import passes
 from papercode.site.problem import Problem
 from papercode.site.project import Project
 
-WORDS_A_MINUTE = 200
 _MARKER = re.compile(r"<!-- papercode (\w+)((?: [^\s>]+)*) -->")
 
 
@@ -43,13 +43,8 @@ def problems(path: Path, text: str, project: Project) -> Iterator[Problem]:
 
 
 def minutes(note: Note) -> int:
-    """How long the note takes to read: its words with its claims, without the code that is folded, rounded to 5."""
-    lines = note.text.split("\n")
-    for fence in fences(note.text):
-        if fence.html:
-            lines[fence.line - 1 : fence.end] = [""] * (fence.end - fence.line + 1)
-    words = len(" ".join(lines[front_matter(note.text)[1] :]).split())
-    return max(5, 5 * round(words / WORDS_A_MINUTE / 5))
+    """How long the three passes of a note take to read, rounded to 5."""
+    return max(5, 5 * round(sum(each.minutes for each in passes(note.text)) / 5))
 
 
 def _made(found: re.Match[str], page: str, project: Project) -> str | None:
