@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from markdown.extensions.toc import slugify
 
 from papercode.site.check import check
 from papercode.site.fences import fences
 from papercode.site.home import fill, minutes, problems
+from papercode.site.marked import marked
 from papercode.site.notes import load_note
 from papercode.site.project import Project
 from tiny import ROOT, edit
@@ -61,10 +61,9 @@ def test_questions_are_asked_in_the_notes_that_they_lead_to():
     assert len(found) == section("By question").count("\n- ") >= 10
     for question, file, anchor, title in found:
         assert question.endswith("?")
-        asked = re.findall(r'^\?\?\?\+? question "(.+)"$', (ROOT / file).read_text("utf-8"), re.M)
+        asked = {item.title: item.anchor for item in marked((ROOT / file).read_text("utf-8"))}
         if title:
-            assert title in asked, question
-            assert anchor == f"question-{slugify(title, '-')}"
+            assert asked[title] == anchor, question
         else:
             assert anchor == "claim-checked", question
 
