@@ -2,7 +2,7 @@
 
 import pytest
 
-from papercode.site.passes import insert_passes, passes, seconds
+from papercode.site.passes import passes, passes_line, seconds
 from tiny import PLAIN, SCALED, block, note_text
 
 PARTS = {
@@ -61,12 +61,10 @@ def test_headings_in_code_begin_no_pass():
     assert [each.name for each in passes(text)] == ["First pass"]
 
 
-def test_the_line_of_links_stands_before_the_first_pass():
-    lines = insert_passes(SCALED, passes(SCALED)).split("\n")
-    at = next(n for n, line in enumerate(lines) if line.startswith('<p class="passes"'))
-    assert lines[at + 1 : at + 3] == ["", "## First pass — is it for me?"]
-    assert "[First pass](#first-pass-is-it-for-me) 1 min · [Second](#second-pass-what-does-it-say) 1 min" in lines[at]
-    assert insert_passes("# A page\n", []) == "# A page\n"
+def test_the_line_of_links_names_each_pass():
+    lines = passes_line(passes(SCALED)).split("\n")
+    assert "[First pass](#first-pass-is-it-for-me) 1 min · [Second](#second-pass-what-does-it-say) 1 min" in lines[0]
+    assert passes_line([]) == ""
 
 
 def test_the_page_links_to_each_pass_where_it_is_and_headings_stay_as_they_are(base):

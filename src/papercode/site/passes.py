@@ -66,14 +66,11 @@ def seconds(text: str) -> float:
     return spent + 60 * words / WORDS_A_MINUTE
 
 
-def insert_passes(text: str, found: Sequence[Pass]) -> str:
-    """`text` with a line of links to its passes before the first: for narrow screens, which have no margin."""
+def passes_line(found: Sequence[Pass]) -> str:
+    """A line of links to the passes as Markdown, for narrow screens, which have no margin; empty if there are none."""
     if not found:
-        return text
+        return ""
     first, *others = found
     links = [f"[{first.name}](#{first.anchor}) {first.minutes} min"]
     links += [f"[{each.name.removesuffix(' pass')}](#{each.anchor}) {each.minutes} min" for each in others]
-    block = '<p class="passes" data-search-exclude="" markdown="span">' + " · ".join(links) + "</p>"
-    lines = text.split("\n")
-    start = next(n for n, line in enumerate(body_lines(text)) if line.strip() in _PASSES)
-    return "\n".join([*lines[:start], block, "", *lines[start:]])
+    return '<p class="passes" data-search-exclude="" markdown="span">' + " · ".join(links) + "</p>\n"

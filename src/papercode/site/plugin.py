@@ -42,7 +42,7 @@ from papercode.site.neighbourhood import neighbourhood
 from papercode.site.notebook import notebook, notebook_of
 from papercode.site.notes import FAMILIES, Note
 from papercode.site.page_cache import PageCache, without_aliases
-from papercode.site.passes import insert_passes, passes
+from papercode.site.passes import passes, passes_line
 from papercode.site.places import Places
 from papercode.site.problem import Problem
 from papercode.site.project import Project
@@ -292,9 +292,9 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             self._report(marker_problems(path, text, self.project))
             return fill(embed(text, outcome, figure), uri, self.project)
         self._add(self.files, config, notebook_of(note), content=self._notebook(note, outcome, config))
-        text = insert_passes(embed(with_anchors(text), outcome, figure), passes(note.text))
         block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
-        return insert_header(text, block)
+        text = insert_header(embed(with_anchors(text), outcome, figure), block)
+        return insert_header(text, passes_line(passes(note.text)))
 
     def _notebook(self, note: Note, outcome: Outcome, config: Any) -> str:
         """The note as a notebook; read back while nothing it is made from has changed."""
