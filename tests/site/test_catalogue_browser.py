@@ -237,7 +237,7 @@ def test_a_list_that_waits_for_its_script_does_not_wait_for_ever(page, papers):
     page.locator("[id='family=encoders']").wait_for()  # the browser goes there
     page.wait_for_function("scrollY > 0")
     assert len(shown(page)) == len(papers)
-    page.add_script_tag(path=ROOT / "src/papercode/site/assets/catalogue.js")
+    page.add_script_tag(path=ROOT / "src/papercode/site/assets/pages/catalogue.js")
     page.wait_for_function("document.querySelector('.cat [role=status]').textContent.includes(' of ')")
     assert set(shown(page)) == chosen(papers, family=["encoders"])
     assert page.evaluate("scrollY") == 0

@@ -11,7 +11,7 @@ from papercode.site.notes import FAMILIES
 from papercode.site.project import Project
 from tiny import ROOT
 
-STYLES = (ROOT / "src/papercode/site/assets/map.css").read_text("utf-8")
+STYLES = (ROOT / "src/papercode/site/assets/families.css").read_text("utf-8")
 
 
 def colours(scheme):

@@ -281,7 +281,12 @@ def test_a_node_that_fails_is_reported(tmp_path):
 
 def test_a_wheel_of_papercode_carries_the_scripts():
     """Hatch packs what lies in the package; nothing excludes these."""
-    for name in ("katex.mjs", "theme/assets/late-search.js", "assets/bibliography.js", "assets/bibliography.css"):
+    for name in (
+        "katex.mjs",
+        "theme/assets/late-search.js",
+        "assets/pages/bibliography.js",
+        "assets/pages/bibliography.css",
+    ):
         done = subprocess.run(["git", "check-ignore", f"src/papercode/site/{name}"], cwd=ROOT, capture_output=True)
         assert done.returncode == 1, name
         assert (ROOT / "src/papercode/site" / name).is_file()

@@ -22,7 +22,7 @@ from watchdog.observers.polling import PollingObserver
 
 from papercode.site import fonts, katex, npm
 from papercode.site.api_pages import api_index, api_pages
-from papercode.site.assets import WORKER, iframe_worker, own_files
+from papercode.site.assets import WORKER, iframe_worker, own_files, own_of
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
@@ -150,6 +150,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         for start, boost in _BOOSTS.items():
             if page.file.src_uri.startswith(start):
                 page.meta["search"] = {"boost": boost, **page.meta.get("search", {})}
+        page.meta["own"] = own_of(page.file.src_uri)
         path = self.sources.get(page.file.src_uri)
         if note := self.project.by_path.get(path) if path else None:
             page.meta["passes"] = {each.anchor: [each.name, each.minutes] for each in passes(note.text)}
