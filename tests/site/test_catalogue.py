@@ -94,7 +94,9 @@ def test_badges_say_what_is_proved(root):
     tests.mkdir(parents=True)
     (tests / "test_scaled.py").write_text("from zoo.attention.scaled import scaled\n")
     (tests / "test_both.py").write_text("from zoo.adaptation.adapter import adapted\npytest.mark.gpu\n")
-    (root / "tests/parity.csv").write_text("test\ntests/attention/test_scaled.py\ntests/attention/test_both.py\n")
+    (root / "tests/parity.csv").write_text(
+        "model,test\nscaled,tests/attention/test_scaled.py\nadapted,tests/attention/test_both.py\n"
+    )
     text = catalogue(Project(root))
     badges = {name: re.findall(r'cat-badge cat-[\w-]+">(.*?)<', row) for name, row in rows(text).items()}
     assert badges == {

@@ -73,9 +73,9 @@ def test_search_comes_when_somebody_searches(page):
     asked = [Path(urlsplit(url).path).name for url in page.asked]
     assert "search_index.json" in asked
     page.keyboard.type("LoRALinear")
-    page.locator(".md-search-result__link").first.click()
+    page.locator(".md-search-result__link[href*='h=loralinear']").first.click()
     page.wait_for_url("**/*h=loralinear*")
-    page.locator("article mark", has_text="LoRALinear").first.wait_for()
+    page.locator("article mark:visible", has_text="LoRALinear").first.wait_for()
 
 
 @pytest.mark.browser
@@ -124,7 +124,7 @@ def test_everything_can_be_read_without_scripts(browser, address):
     page.goto(NOTES[1])
     article = page.locator("article")
     assert article.locator("h2", has_text="First pass").is_visible()
-    assert article.locator("p", has_text="ΔW").or_(article.locator("p")).first.is_visible()
+    assert article.locator("p:not([class])").first.is_visible()
     assert article.locator(".arithmatex:not(:has(.katex-html))").count() == 0
     assert article.locator(".arithmatex .katex-html").first.is_visible()
     assert article.locator("a.citation").first.is_visible()
@@ -137,7 +137,7 @@ def test_everything_can_be_read_without_scripts(browser, address):
 def test_no_script_stands_before_the_text(whole_site):
     for page in KINDS:
         text = (whole_site / page / "index.html").read_text("utf-8")
-        scripts = re.findall(r"<script[^>]*\bsrc=[^>]*>", text[: text.index("</article>")])
+        scripts = re.findall(r"<script(?![^>]* defer)[^>]*\bsrc=[^>]*>", text[: text.index("</article>")])
         assert scripts == [], page
 
 
