@@ -7,6 +7,7 @@ from posixpath import normpath
 from typing import Any
 
 import yaml
+from mkdocs.utils.yaml import yaml_load
 
 from papercode.site.header import api_page_of
 from papercode.site.project import Project
@@ -36,9 +37,10 @@ class Places:
 
     @classmethod
     def read(cls, project: Project) -> "Places":
-        """The places that the project's mkdocs.yml names; none if it cannot be read without MkDocs."""
+        """The places that the project's mkdocs.yml names; none if it cannot be read."""
         try:
-            settings = yaml.safe_load((project.root / "mkdocs.yml").read_text("utf-8"))
+            with (project.root / "mkdocs.yml").open("rb") as file:
+                settings = yaml_load(file)  # which knows !ENV
         except (OSError, yaml.YAMLError):
             settings = None
         return cls.of(project, settings if isinstance(settings, dict) else {})
