@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from queries import unanswered
 
 from papercode.site.offline import pack
 from tiny import ROOT
@@ -70,6 +71,7 @@ def test_a_reader_finds_the_way_by_clicking(opened, copy):
     )
     assert opened.locator(".arithmatex:not(:has(.katex))").count() == 0
     opened.locator("article a.citation").first.click()
+    opened.locator(".citation-card a", has_text="In the bibliography").click()
     opened.wait_for_url("**/bibliography.html#*")
     figures = opened.goto((copy / NOTE).as_uri()) and opened.locator("img[src*='assets/figures/']")
     figures.first.scroll_into_view_if_needed()
@@ -82,9 +84,15 @@ def test_search_works_without_a_server(opened, copy, query, place):
     opened.goto((copy / "index.html").as_uri())
     opened.locator("input.md-search__input").click()
     opened.locator("input.md-search__input").press_sequentially(query)
-    opened.locator(f".md-search-result__link[href*='{place}']").first.click()
+    opened.locator(f".md-search-result__link[href*='{place}?h={query.lower()}']").first.click()
     opened.wait_for_url(f"**/{place}?h={query.lower()}*")
-    opened.locator("article mark", has_text=query).first.wait_for()
+    opened.locator("article mark", has_text=query).first.wait_for(state="attached")
+
+
+@pytest.mark.browser
+def test_search_without_a_server_finds_what_it_finds_with_one(opened, copy):
+    opened.goto((copy / "reading.html").as_uri())
+    assert unanswered(opened) == {}
 
 
 class _Links(HTMLParser):

@@ -395,7 +395,7 @@ def test_properdocs_builds_the_same_pages(site):
     assert "docs/index.md:8: snippet mismatch" in done.stderr
     assert "../attention/nothing.md" in done.stderr
     pages = [path.relative_to(ours.folder) for path in ours.folder.rglob("index.html")]
-    assert len(pages) == 13
+    assert len(pages) == 15
     for name in ("objects.inv", "assets/_mkdocstrings.css"):  # though no page of a module was rendered
         assert (site.root / "other" / name).read_bytes() == (ours.folder / name).read_bytes()
     for page in pages:
