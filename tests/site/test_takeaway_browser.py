@@ -161,12 +161,13 @@ def test_paper_shows_what_is_to_be_read_and_nothing_else(paper):
     assert questions.evaluate_all("all => all.every(e => !e.open && e.lastElementChild.checkVisibility())")
     assert questions.evaluate_all("all => all.every(e => e.getBoundingClientRect().height > 60)")
     assert paper.locator(".paper-header").is_visible()
+    assert not paper.locator(".passes").is_visible()
 
 
 def test_paper_is_black_on_white(paper):
     style = "e => { const s = getComputedStyle(e); return [s.color, s.backgroundColor, s.filter] }"
     assert paper.locator("body").evaluate(style)[:2] == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
-    for selector in (".md-typeset h2", ".md-typeset p", ".md-typeset li a", ".question > summary"):
+    for selector in (".md-typeset h2", ".md-typeset p:not([class])", ".md-typeset li a", ".question > summary"):
         assert paper.locator(selector).first.evaluate(style)[0] == "rgb(0, 0, 0)", selector
     assert {paper.locator("figure img").nth(n).evaluate(style)[2] for n in range(3)} == {"none"}
     darkest = paper.locator(".highlight code span").evaluate_all(
