@@ -167,7 +167,7 @@ def test_paper_shows_what_is_to_be_read_and_nothing_else(paper):
 def test_paper_is_black_on_white(paper):
     style = "e => { const s = getComputedStyle(e); return [s.color, s.backgroundColor, s.filter] }"
     assert paper.locator("body").evaluate(style)[:2] == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
-    for selector in (".md-typeset h2", ".md-typeset p:not([class])", ".md-typeset li a", ".question > summary"):
+    for selector in (".md-typeset h2", "article > p:not([class])", ".md-typeset li a", ".question > summary"):
         assert paper.locator(selector).first.evaluate(style)[0] == "rgb(0, 0, 0)", selector
     assert {paper.locator("figure img").nth(n).evaluate(style)[2] for n in range(3)} == {"none"}
     darkest = paper.locator(".highlight code span").evaluate_all(
