@@ -7,7 +7,7 @@ PINS := pyproject.toml constraints.txt
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve build test test-slow parity lint check format clean
+.PHONY: help serve build offline test test-slow parity lint check format clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -17,6 +17,10 @@ serve: $(VENV)/.site ## the site on http://127.0.0.1:8000, rebuilt as you write
 
 build: $(VENV)/.site ## the static site in site/; a failing snippet fails the build
 	$(BIN)/mkdocs build --strict
+
+offline: $(VENV)/.site ## the site as a zip that opens without a server or a network: dist/papercode-site.zip
+	$(BIN)/mkdocs build --strict --config-file offline.yml
+	@$(BIN)/python -m papercode.site.offline build/papercode dist/papercode-site.zip
 
 test: $(VENV)/.test ## every test: unit, parity, snippets, site build, browser
 	$(BIN)/python -m pytest

@@ -167,7 +167,8 @@ def write_project(root: Path, katex: Path | None = None) -> Path:
     if katex:
         cache = Project(root).cache
         cache.mkdir(parents=True)
-        shutil.copytree(katex, cache / katex.name)
+        for sums in katex.parent.glob("*/SHA256.json"):  # KaTeX and the fonts beside it
+            shutil.copytree(sums.parent, cache / sums.parent.name)
     return root
 
 

@@ -50,12 +50,13 @@ def test_by_hand():
 @pytest.mark.parametrize(
     "base", [nn.Linear(D_IN, D_OUT), nn.Linear(D_IN, D_OUT, bias=False), Conv1D(D_OUT, D_IN), Conv1D(7, 7)]
 )
-def test_parity_with_peft(base):
+def test_parity_with_peft(base, parity):
     ours = adapted(base)
     theirs = reference(ours.base, ours)
     a, b = x(ours.in_features).requires_grad_(), None
     b = a.detach().clone().requires_grad_()
-    assert_same(ours(a), theirs(b))
+    kind = f"{type(base).__name__}, {ours.in_features} to {ours.out_features}, bias={base.bias is not None}"
+    parity("LoRALinear", "peft", kind, ours(a), theirs(b))
     ours(a).square().sum().backward()
     theirs(b).square().sum().backward()
     for mine, other in ((a, b), (ours.A, theirs.lora_A["default"].weight), (ours.B, theirs.lora_B["default"].weight)):

@@ -24,14 +24,14 @@ def ids():
 
 
 @pytest.mark.parametrize("padding_idx", [None, 4])
-def test_parity_with_peft(padding_idx):
+def test_parity_with_peft(padding_idx, parity):
     ours, tokens = adapted(padding_idx), torch.arange(V)
     config = peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["0"])
     model = peft.get_peft_model(nn.Sequential(copy.deepcopy(ours.base)), config).double()
     theirs = model.base_model.model[0]
     theirs.lora_embedding_A["default"].data.copy_(ours.A)
     theirs.lora_embedding_B["default"].data.copy_(ours.B)
-    assert_same(ours(tokens), theirs(tokens))
+    parity("LoRAEmbedding", "peft", f"padding_idx={padding_idx}", ours(tokens), theirs(tokens))
     assert_differs(ours(tokens), ours.base(tokens))
     ours(tokens).square().sum().backward()
     theirs(tokens).square().sum().backward()

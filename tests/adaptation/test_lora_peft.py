@@ -33,11 +33,11 @@ def adapted():
     return m
 
 
-def test_peft_reads_ours(tmp_path):
+def test_peft_reads_ours(tmp_path, parity):
     ours, tokens = adapted(), ids()
     save_peft(ours, tmp_path, base_model="some/model")
     theirs = peft.PeftModel.from_pretrained(plain(), tmp_path)
-    assert_same(theirs(tokens), ours(tokens))
+    parity("LoRA", "peft", "peft reads what we saved", ours(tokens), theirs(tokens))
     assert_differs(theirs(tokens), plain()(tokens))
     assert theirs.peft_config["default"].base_model_name_or_path == "some/model"
     merge(ours)
@@ -52,7 +52,7 @@ PATTERNS = {
 
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("target_modules", [["q", "v", "tokens"], r"(blocks\.\d\.(q|v))|tokens"])
-def test_we_read_pefts(tmp_path, target_modules, rslora):
+def test_we_read_pefts(tmp_path, target_modules, rslora, parity):
     config = peft.LoraConfig(
         r=2, lora_alpha=7, target_modules=target_modules, exclude_modules=["blocks.1.v"], use_rslora=rslora, **PATTERNS
     )
@@ -66,7 +66,9 @@ def test_we_read_pefts(tmp_path, target_modules, rslora):
     assert {n: a.r for n, a in adapters(ours).items()} == {
         "tokens": 2, "blocks.0.q": 2, "blocks.0.v": 3, "blocks.1.q": 1,
     }  # fmt: skip
-    assert_same(ours(tokens), theirs.eval()(tokens))
+    targets = "names" if isinstance(target_modules, list) else "a pattern"
+    configuration = f"we read what peft saved, rslora={rslora}, targets by {targets}"
+    parity("LoRA", "peft", configuration, ours(tokens), theirs.eval()(tokens))
     assert_differs(ours(tokens), plain()(tokens))
     merge(ours)
     assert_same(ours(tokens), theirs.merge_and_unload()(tokens))

@@ -78,12 +78,13 @@ def torch_softmax(embedding, softmax):
 
 
 @pytest.mark.parametrize("tie", [None, [False] * 4, [True, False, True, False]])
-def test_equals_torch(tie):
+def test_equals_torch(tie, parity):
     embedding, softmax = build(tie)
     reference = torch_softmax(embedding, softmax)
     x, target = torch.randn(B * N, D, dtype=F64), torch.arange(B * N) * 2
-    assert_same(softmax(x), reference.log_prob(x))
-    assert_same(softmax.loss(x, target), -reference(x, target).output)
+    mine, theirs = [softmax(x), softmax.loss(x, target)], [reference.log_prob(x), -reference(x, target).output]
+    tied = "nothing" if tie is None else ", ".join(str(i) for i, each in enumerate(tie) if each) or "no projection"
+    parity("AdaptiveSoftmax", "torch.nn.AdaptiveLogSoftmaxWithLoss", f"tied: {tied}", mine, theirs)
     softmax.clusters.bias.data[0] += 1
     assert_differs(softmax(x), reference.log_prob(x))
 

@@ -38,9 +38,9 @@ def test_slopes_between_powers_of_two():
 
 
 @pytest.mark.parametrize("n_heads", [*range(1, 21), 31, 32, 48, 71, 112])
-def test_bloom_computes_the_same_slopes(n_heads):
+def test_bloom_computes_the_same_slopes(n_heads, parity):
     reference = build_alibi_tensor(torch.ones(1, 2), n_heads, torch.float64)[:, 0, 1]  # slope times 1; float32 inside
-    assert_same(slopes(n_heads), reference, 1e-6)
+    parity("ALiBi", "transformers' BLOOM", f"slopes in float32, n_heads={n_heads}", slopes(n_heads), reference, 1e-6)
 
 
 @pytest.mark.parametrize(("n", "m"), [(N, M), (M, N), (1, M), (4, None)])
@@ -61,13 +61,14 @@ def test_by_hand():
     assert ALiBi()(q, k, v, mask=two).item() == pytest.approx(math.e / (math.e + 1), abs=1e-12)
 
 
-def test_only_the_key_matters_to_a_softmax():
+def test_only_the_key_matters_to_a_softmax(parity):
     """Minus slope times (i - j) and plus slope times j differ by a constant of the row, so the reference adds a row."""
     q, k, v = qkv()
     row = build_alibi_tensor(torch.ones(1, M), H, torch.float64)[None]  # (1 h 1 m)
     assert row.shape == (1, H, 1, M)
     ours = ALiBi()(q, k, v, mask=causal_mask)
-    assert_same(ours, attention(q, k, v, mask=causal_mask, bias=row), 1e-6)
+    theirs = attention(q, k, v, mask=causal_mask, bias=row)
+    parity("ALiBi", "transformers' BLOOM", "its bias in float32, causal", ours, theirs, 1e-6)
     assert_differs(ours, attention(q, k, v, mask=causal_mask, bias=-row))
     assert_differs(ours, attention(q, k, v, mask=causal_mask))
     rows = slopes(H)[:, None, None] * torch.arange(M)
@@ -75,7 +76,7 @@ def test_only_the_key_matters_to_a_softmax():
     assert_differs(ALiBi()(q, k, v), attention(q, k, v, bias=rows))  # later keys are farther away, not nearer
 
 
-def test_padding_in_front_changes_nothing():
+def test_padding_in_front_changes_nothing(parity):
     q, k, v = qkv(M, M)
     keep = torch.ones(B, M, dtype=torch.bool)
     keep[1, :3] = False
@@ -83,7 +84,8 @@ def test_padding_in_front_changes_nothing():
     assert_same(ours[:1], ALiBi()(q[:1], k[:1], v[:1], mask=causal_mask))
     assert_same(ours[1:, :, 3:], ALiBi()(q[1:, :, 3:], k[1:, :, 3:], v[1:, :, 3:], mask=causal_mask))
     reference = build_alibi_tensor(keep.long(), H, torch.float64).view(B, H, 1, M)
-    assert_same(ours, attention(q, k, v, mask=Band(right=0, keep=keep), bias=reference), 1e-6)
+    theirs = attention(q, k, v, mask=Band(right=0, keep=keep), bias=reference)
+    parity("ALiBi", "transformers' BLOOM", "its bias in float32, padding in front", ours, theirs, 1e-6)
 
 
 def test_everything_else_is_passed_on():

@@ -106,26 +106,25 @@ def same_blocks(theirs):
     return attend
 
 
-def test_full_attention_equals_transformers():
+def test_full_attention_equals_transformers(parity):
     theirs = reference("original_full").eval()
     model, (tokens, keep, segments) = ours(theirs, lambda layer: attention), text(23)
     expected, pooled = theirs_on(theirs, tokens, keep, segments)
     x = model(tokens, keep, segments)
-    assert_same(x, expected)
-    assert_same(model.pooled(x), pooled)
+    parity("BigBird", "transformers.BigBirdModel", "full attention", [x, model.pooled(x)], [expected, pooled])
     assert_differs(model(tokens, keep), expected)
     assert_differs(model(tokens, None, segments), expected)
 
 
 @pytest.mark.parametrize("n", [60, 58, 80])
-def test_block_sparse_equals_transformers_in_training(n):
+def test_block_sparse_equals_transformers_in_training(n, parity):
     """With the same random blocks; 58 is no multiple of the block, which both sides pad and cut."""
     theirs = reference("block_sparse").train()
     model, (tokens, keep, segments) = ours(theirs, same_blocks(theirs)), text(n)
     expected, pooled = theirs_on(theirs, tokens, keep, segments)
     x = model(tokens, keep, segments)
-    assert_same(x[keep], expected[keep])  # theirs has zeros for what padding attends to, which nobody looks at
-    assert_same(model.pooled(x), pooled)
+    mine, other = [x[keep], model.pooled(x)], [expected[keep], pooled]  # theirs has zeros where padding attends
+    parity("BigBird", "transformers.BigBirdModel", f"block sparse, the same random blocks, {n} tokens", mine, other)
     others = ours(theirs, lambda layer: BigBirdAttention(BlockPattern(BLOCK)))
     assert_differs(others(tokens, keep, segments)[keep], expected[keep])
 

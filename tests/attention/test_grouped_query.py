@@ -105,7 +105,7 @@ def test_the_gradient_of_a_group_is_the_sum_of_its_heads():
             assert_same(one.grad, in_groups.sum(1).flatten(0, 1))
 
 
-def test_equals_torch():
+def test_equals_torch(parity):
     ours, (x, memory) = layer(), inputs()
 
     def split(t, n_heads):
@@ -113,7 +113,8 @@ def test_equals_torch():
 
     q, k, v = split(ours.q(x), H), split(ours.k(memory), G), split(ours.v(memory), G)
     expected = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
-    assert_same(ours(x, memory), ours.o(expected.transpose(1, 2).flatten(2)))
+    expected = ours.o(expected.transpose(1, 2).flatten(2))
+    parity("GroupedQueryAttention", "torch.nn.functional", "enable_gqa=True", ours(x, memory), expected)
 
 
 def rotated(q, k, v, *, cos, sin, **kwargs):
@@ -121,7 +122,7 @@ def rotated(q, k, v, *, cos, sin, **kwargs):
 
 
 @pytest.mark.parametrize("still", [True, False], ids=["all at position 0", "rotated alike"])
-def test_equals_llama(still):
+def test_equals_llama(still, parity):
     """Each attention inside LlamaModel, with the same input and weights."""
     config = LlamaConfig(
         vocab_size=19,
@@ -143,14 +144,16 @@ def test_equals_llama(still):
     positions = torch.zeros(B, N, dtype=torch.long) if still else torch.arange(N).expand(B, N)
     reference(torch.randint(19, (B, N)), position_ids=positions)
     assert len(seen) == 2
-    for module, given, out in seen:
+    for number, (module, given, out) in enumerate(seen):
         cos, sin = given["position_embeddings"]
         attend = attention if still else partial(rotated, cos=cos, sin=sin)
         ours = GroupedQueryAttention(24, H, G, d_k=10, attend=attend).double()
         for name in "qkvo":
             getattr(ours, name).load_state_dict(getattr(module, f"{name}_proj").state_dict())
         x = given["hidden_states"]
-        assert_same(ours(x, mask=causal_mask), out)
+        rotary = "at position 0" if still else "rotated"
+        configuration = f"layer {number}, {rotary}"
+        parity("GroupedQueryAttention", "transformers' LlamaAttention", configuration, ours(x, mask=causal_mask), out)
         assert_differs(ours(x), out)
         for name in "kv":  # groups in another order
             weight = getattr(ours, name).weight

@@ -10,11 +10,11 @@ from papercode.attention.layer_norm import FusedLayerNorm, LayerNorm, fuse_norms
 B, N, D = 2, 5, 7
 
 
-def test_equals_torch():
+def test_equals_torch(parity):
     ours, reference = randomise(LayerNorm(D, eps=0.03)), nn.LayerNorm(D, eps=0.03).double()
     reference.load_state_dict({"weight": ours.gain, "bias": ours.bias})
     x = torch.randn(B, N, D, dtype=torch.float64) * 3 + 1
-    assert_same(ours(x), reference(x))
+    parity("LayerNorm", "torch.nn.LayerNorm", "eps=0.03", ours(x), reference(x))
     assert_differs(ours(x), randomise(LayerNorm(D, eps=0.3))(x))  # the eps is seen
 
 

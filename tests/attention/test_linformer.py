@@ -58,7 +58,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("n_heads", [1, G])
-def test_equals_loops_over_the_equation(n_heads):
+def test_equals_loops_over_the_equation(n_heads, parity):
     (q, k, v), layer = qkv(G), pair(n_heads)
     expected = torch.zeros(B, H, N, E, dtype=F64)
     for b in range(B):
@@ -70,7 +70,13 @@ def test_equals_loops_over_the_equation(n_heads):
             for i in range(N):
                 weights = [math.exp(q[b, h, i] @ key / math.sqrt(D)) for key in keys]
                 expected[b, h, i] = sum(w * x for w, x in zip(weights, values)) / sum(weights)
-    assert_same(layer(q, k, v), expected)
+    parity(
+        "LinformerAttention",
+        "the equations, with loops",
+        "one mixture" if n_heads == 1 else "a mixture a head",
+        layer(q, k, v),
+        expected,
+    )
     assert_differs(LinformerAttention(layer.F, layer.E)(q, k, v), expected)
     assert_differs(LinformerAttention(layer.E)(q, k, v), expected)
     assert_differs(layer(q, k, v, scale=1.0), expected)
@@ -222,12 +228,12 @@ def test_mean_pooling_is_a_matrix():
     assert not list(MeanPooling(12, K).parameters())
 
 
-def test_the_convolution_by_its_definition():
+def test_the_convolution_by_its_definition(parity):
     project = general("convolution", D)
     x = torch.randn(B, G, 12, D, dtype=F64)
     weight = project.convolution.weight  # out, in, kernel
     expected = sum(x[:, :, i::3] @ weight[:, :, i].T for i in range(3))
-    assert_same(project(x), expected)
+    parity("StridedConvolution", "the equations, with loops", "stride 3", project(x), expected)
     assert sum(p.numel() for p in project.parameters()) == 3 * D * D
 
 

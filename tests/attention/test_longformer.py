@@ -149,11 +149,12 @@ def loops(ours, x, chosen, keep, window):
     return ours.o(y)
 
 
-def test_equals_loops_over_the_definition():
+def test_equals_loops_over_the_definition(parity):
     chosen, keep = some_globals(13 + 5)
     ours, x = layer(), torch.randn(3, 18, D_MODEL, dtype=F64)
     y = ours(x, keep=keep, global_tokens=chosen)
-    assert_same(y[keep], loops(ours, x, chosen, keep, 6)[keep])
+    expected = loops(ours, x, chosen, keep, 6)
+    parity("LongformerAttention", "the equations, with loops", "global tokens, padding", y[keep], expected[keep])
     for name in ("q", "k", "v", "q_global", "k_global", "v_global", "o"):
         other = copy.deepcopy(ours)
         getattr(other, name).weight.data *= 1.5
@@ -311,7 +312,7 @@ def texts():
 
 @pytest.mark.parametrize("with_globals", [True, False])
 @pytest.mark.parametrize("padded", [True, False])
-def test_equals_transformers(with_globals, padded):
+def test_equals_transformers(with_globals, padded, parity):
     """1e-6, for its softmax is float32 whatever it is given. It pads to the widest window; ours needs no padding."""
     tokens, keep, chosen, segments = texts()
     if not padded:
@@ -327,14 +328,16 @@ def test_equals_transformers(with_globals, padded):
             token_type_ids=segments,
         )
         states = ours(tokens, keep=keep, global_tokens=chosen, segments=segments)
-    assert_same(states[keep], expected.last_hidden_state[keep], 1e-6)
-    assert_same(ours.pool(states)[:2], expected.pooler_output[:2], 1e-6)  # the third row begins with padding
+    mine = [states[keep], ours.pool(states)[:2]]  # the third row begins with padding
+    theirs = [expected.last_hidden_state[keep], expected.pooler_output[:2]]
+    configuration = f"global tokens={with_globals}, padding={padded}, its softmax in float32"
+    parity("Longformer", "transformers.LongformerModel", configuration, mine, theirs, 1e-6)
     assert_differs(states[keep], ours(tokens, keep=keep, global_tokens=~chosen, segments=segments)[keep])
     assert_differs(states[keep], ours(tokens, keep=keep, global_tokens=chosen, segments=1 - segments)[keep])
     assert_differs(states[keep], randomise(model(window=6))(tokens, keep=keep, global_tokens=chosen)[keep])
 
 
-def test_attention_equals_transformers_without_its_output_map():
+def test_attention_equals_transformers_without_its_output_map(parity):
     ours = model().layers[0].attention
     chosen, keep = some_globals(28)
     theirs = peer(model()).encoder.layer[0].attention.self
@@ -343,7 +346,7 @@ def test_attention_equals_transformers_without_its_output_map():
     expected = theirs(x, attention_mask=low, is_index_masked=~keep, is_index_global_attn=chosen, is_global_attn=True)[0]
     ours.o = nn.Identity()
     y = ours(x, keep=keep, global_tokens=chosen)
-    assert_same(y[keep], expected[keep], 1e-6)
+    parity("LongformerAttention", "transformers' Longformer", "its softmax in float32", y[keep], expected[keep], 1e-6)
     assert (expected[~keep] == 0).all()  # what a padded query finds is zero there, and something here
     assert_differs(y[~keep], expected[~keep])
 

@@ -318,15 +318,19 @@ def both(factors, causal, rounds=3, **settings):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("factors", [(6,), (4, 2)])
-def test_equals_transformers(causal, factors):
+def test_equals_transformers(causal, factors, parity):
     ours, theirs = both(factors, causal)
     x = torch.randn(B, 20, H * D, dtype=F64)
     band = Band(right=0 if causal else None)
-    assert_same(ours(x, mask=band), theirs(x).hidden_states)
     keep = torch.ones(B, 20, dtype=torch.bool)
     keep[1, 13:] = False
     padded = ours(x, mask=Band(right=band.right, keep=keep))
-    assert_same(padded, theirs(x, attention_mask=keep).hidden_states)
+    mine = [ours(x, mask=band), padded]
+    other = [theirs(x).hidden_states, theirs(x, attention_mask=keep).hidden_states]
+    configuration = (
+        f"{' · '.join(map(str, factors))} buckets, {'causal' if causal else 'both ways'}, with and without padding"
+    )
+    parity("LSHAttention", "transformers' LSHSelfAttention", configuration, mine, other)
     assert_differs(padded, ours(x, mask=band))
 
 

@@ -92,7 +92,7 @@ def test_one_head_is_multi_head_attention():
     assert_same(one(x, memory), many(x, memory))
 
 
-def test_equals_the_code_of_the_paper():
+def test_equals_the_code_of_the_paper(parity):
     """The einsums of section 3, no letter h on keys and values; the scale folded into P_q, as section 2.2 says."""
     model, (x, memory) = layer(bias=False), inputs()
     p_q, p_o = model.q.weight.view(H, K, D), model.o.weight.T.view(H, V, D)
@@ -100,7 +100,7 @@ def test_equals_the_code_of_the_paper():
     k, v = torch.einsum("bmd,kd->bmk", memory, model.k.weight), torch.einsum("bmd,vd->bmv", memory, model.v.weight)
     weights = torch.einsum("bhnk,bmk->bhnm", q, k).softmax(-1)
     expected = torch.einsum("bhnv,hvd->bnd", torch.einsum("bhnm,bmv->bhnv", weights, v), p_o)
-    assert_same(model(x, memory), expected)
+    parity("MultiQueryAttention", "the code of the paper", "to a memory", model(x, memory), expected)
     unscaled = torch.einsum("bhnk,bmk->bhnm", q * K**0.5, k).softmax(-1)
     assert_differs(model(x, memory), torch.einsum("bhnv,hvd->bnd", torch.einsum("bhnm,bmv->bhnv", unscaled, v), p_o))
 
@@ -185,7 +185,7 @@ def test_permuting_the_memory_changes_nothing():
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_equals_gpt_bigcode(implementation):
+def test_equals_gpt_bigcode(implementation, parity):
     """Each attention inside GPTBigCodeModel, with the same input and weights; its fused map holds q, then k, then v."""
     sizes = {"vocab_size": 19, "n_positions": 17, "n_embd": D, "n_layer": 2, "n_head": 2}
     config = GPTBigCodeConfig(**sizes, multi_query=True, attn_implementation=implementation)
@@ -196,13 +196,17 @@ def test_equals_gpt_bigcode(implementation):
         block.attn.register_forward_hook(lambda module, given, out: seen.append((module, given[0], out[0])))
     reference(torch.randint(19, (B, N)))
     assert len(seen) == 2
-    for module, x, out in seen:
+    for number, (module, x, out) in enumerate(seen):
         ours, parts = MultiQueryAttention(D, 2).double(), [D, D // 2, D // 2]
         weights, biases = module.c_attn.weight.split(parts), module.c_attn.bias.split(parts)
         for name, weight, bias in zip("qkv", weights, biases, strict=True):
             getattr(ours, name).load_state_dict({"weight": weight, "bias": bias})
         ours.o.load_state_dict(module.c_proj.state_dict())
-        assert_same(ours(x, mask=causal_mask), out, tolerance)
+        y, configuration = (
+            ours(x, mask=causal_mask),
+            f"layer {number}, {implementation}" + ", its softmax in float32" * (implementation == "eager"),
+        )
+        parity("MultiQueryAttention", "transformers' GPTBigCodeAttention", configuration, y, out, tolerance)
         assert_differs(ours(x), out)
         ours.k, ours.v = ours.v, ours.k
         assert_differs(ours(x, mask=causal_mask), out)

@@ -81,7 +81,7 @@ def test_by_hand():
     assert y[0, 0, 1].item() == pytest.approx(((10 + 7) * back + 20) / (back + 1))
 
 
-def test_equals_loops_over_the_equations():
+def test_equals_loops_over_the_equations(parity):
     (q, k, v), mask, bias, attend = qkv(), some_mask(), torch.randn(1, H, N, M, dtype=F64), relative(n_heads=H)
     expected = torch.zeros(B, H, N, E, dtype=F64)
     for b in range(B):
@@ -95,7 +95,8 @@ def test_equals_loops_over_the_equations():
                 weights = [math.exp(s) if mask[b, 0, i, j] else 0.0 for j, s in enumerate(scores)]
                 for j in range(M):
                     expected[b, h, i] += weights[j] / sum(weights) * (v[b, g, j] + a_v[rows[j]])
-    assert_same(attend(q, k, v, mask=mask, bias=bias, scale=0.4), expected)
+    y = attend(q, k, v, mask=mask, bias=bias, scale=0.4)
+    parity("RelativePosition", "the equations, with loops", "mask, bias, scale", y, expected)
 
 
 @pytest.mark.parametrize("heads", [1, H])
@@ -143,7 +144,7 @@ def test_gradients_equal_those_of_a_vector_for_each_pair():
 
 
 @pytest.mark.parametrize("n", [5, 13])
-def test_keys_equal_two_speech_encoders_of_transformers(n):
+def test_keys_equal_two_speech_encoders_of_transformers(n, parity):
     """Both have what they call relative_key, after this paper: distances clipped, keys only."""
     ours = randomise(MultiHeadAttention(22, 2, attend=RelativePosition(11, K, values=False)))
     sides = {"left_max_position_embeddings": K, "right_max_position_embeddings": K}
@@ -159,13 +160,14 @@ def test_keys_equal_two_speech_encoders_of_transformers(n):
         for name, theirs in (("q", "linear_q"), ("k", "linear_k"), ("v", "linear_v"), ("o", "linear_out")):
             getattr(reference, theirs).load_state_dict(getattr(ours, name).state_dict())
         reference.distance_embedding.weight.data = ours.attend.keys[0].data.clone()
-        assert_same(ours(x), reference(x)[0])
+        name = f"transformers' {type(reference).__name__.removesuffix('SelfAttention')}"
+        parity("RelativePosition", name, f"keys, {n} tokens", ours(x), reference(x)[0])
         reference.distance_embedding.weight.data = ours.attend.keys[0].data.flip(0)
         assert_differs(ours(x), reference(x)[0])
 
 
 @pytest.mark.parametrize("n", [3, 13])
-def test_keys_and_values_equal_vits(n):
+def test_keys_and_values_equal_vits(n, parity):
     """Its window does not clip: nothing is added beyond. That is a table that is one longer and ends in zeros."""
     ours = randomise(MultiHeadAttention(22, 2, attend=RelativePosition(11, K)))
     for table in (ours.attend.keys, ours.attend.values):
@@ -181,8 +183,8 @@ def test_keys_and_values_equal_vits(n):
     x = torch.randn(B, n, 22, dtype=F64)
     keep = torch.arange(n) < n - 1
     shut = torch.zeros(B, 1, n, n, dtype=F64).masked_fill(~keep, -torch.inf)
-    assert_same(ours(x), reference(x)[0])
-    assert_same(ours(x, mask=keep), reference(x, attention_mask=shut)[0])
+    mine, theirs = [ours(x), ours(x, mask=keep)], [reference(x)[0], reference(x, attention_mask=shut)[0]]
+    parity("RelativePosition", "transformers' VitsAttention", f"keys and values, {n} tokens", mine, theirs)
     reference.emb_rel_k.data, reference.emb_rel_v.data = reference.emb_rel_v.data, reference.emb_rel_k.data
     assert_differs(ours(x), reference(x)[0])
 

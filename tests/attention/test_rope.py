@@ -68,10 +68,11 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("base", [10000.0, 500000.0, 7.0])
-def test_the_matrix_of_the_paper(base):
+def test_the_matrix_of_the_paper(base, parity):
     x = torch.randn(N, D, dtype=torch.float64)
     expected = torch.stack([matrix(p, D, base) @ x[p] for p in range(N)])
-    assert_same(rotate(x, *turns(torch.arange(N), D, base)), expected, 1e-12)
+    ours = rotate(x, *turns(torch.arange(N), D, base))
+    parity("RoPE", "the matrix of the paper", f"base {base:.0f}", ours, expected, 1e-12)
     assert_differs(rotate(x, *turns(torch.arange(N), D, 1.1 * base)), expected)
 
 
@@ -149,7 +150,7 @@ def ours_from(model, attend):
     return [layer(theirs) for theirs in model.encoder.layer]
 
 
-def test_roformer(roformer):
+def test_roformer(roformer, parity):
     tokens, keep = torch.randint(29, (B, 9)), torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
     with torch.no_grad():
         reference = roformer(tokens, attention_mask=keep.long()).last_hidden_state
@@ -160,7 +161,7 @@ def test_roformer(roformer):
                 x = layer(x, mask=Band(keep=keep))
             return x
 
-        assert_same(encode(Rotary())[keep], reference[keep])
+        parity("RoPE", "transformers.RoFormerModel", "2 layers, padding", encode(Rotary())[keep], reference[keep])
         for wrong in (attention, Rotary(halves=True), Rotary(base=1000.0), Rotary(width=2)):
             assert_differs(encode(wrong)[keep], reference[keep])
 
@@ -169,13 +170,14 @@ def reference_angles(r, base=10000.0):
     return torch.from_numpy(np.arange(N)[None, :, None] / np.power(base, np.arange(0, r, 2) / r))  # (1 n r/2)
 
 
-def test_llama():
+def test_llama(parity):
     x, y = torch.randn(2, B, H, N, D, dtype=torch.float64)
     angles = torch.cat([reference_angles(D, 500000.0)] * 2, -1)
     reference = llama_rotary(x, y, angles.cos(), angles.sin())
     ours = turns(torch.arange(N), D, 500000.0)
+    turned = [rotate(z, *ours, halves=True) for z in (x, y)]
+    parity("RoPE", "transformers' LLaMA", "halves, base 500000", turned, reference)
     for z, expected in zip((x, y), reference):
-        assert_same(rotate(z, *ours, halves=True), expected)
         assert_differs(rotate(z, *ours), expected)
     config = LlamaConfig(
         hidden_size=D * H, num_attention_heads=H, rope_parameters={"rope_type": "default", "rope_theta": 5e5}
@@ -186,16 +188,16 @@ def test_llama():
 
 
 @pytest.mark.parametrize("r", [2, 6, D])
-def test_the_first_features_only(r):
+def test_the_first_features_only(r, parity):
     """GPT-J turns neighbours, GPT-NeoX halves; both may leave features as they are."""
     x, y = torch.randn(2, B, H, N, D, dtype=torch.float64)
     angles, ours = reference_angles(r), turns(torch.arange(N), r)
     expected = gptj_rotary(x.transpose(1, 2)[..., :r], angles.sin(), angles.cos()).transpose(1, 2)
-    assert_same(rotate(x, *ours)[..., :r], expected)
+    parity("RoPE", "transformers' GPT-J", f"the first {r} features", rotate(x, *ours)[..., :r], expected)
     assert torch.equal(rotate(x, *ours)[..., r:], x[..., r:])
     twice = torch.cat([angles] * 2, -1)
     expected = neox_rotary(x, y, twice.cos(), twice.sin())[1]
-    assert_same(rotate(y, *ours, halves=True), expected)
+    parity("RoPE", "transformers' GPT-NeoX", f"the first {r} features", rotate(y, *ours, halves=True), expected)
     assert_differs(rotate(y, *turns(torch.arange(N) + 1, r), halves=True), expected)
 
 

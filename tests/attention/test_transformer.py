@@ -55,7 +55,7 @@ def test_by_hand():
     assert attention(*(t.view(1, 1, -1, 1) for t in (q, k, v))).item() == pytest.approx(0.75)
 
 
-def test_equals_loops_over_the_equation():
+def test_equals_loops_over_the_equation(parity):
     (q, k, v), mask, bias = qkv(), some_mask(), torch.randn(1, H, N, M, dtype=F64)
     expected = torch.zeros(B, H, N, E, dtype=F64)
     for b in range(B):
@@ -65,16 +65,19 @@ def test_equals_loops_over_the_equation():
                 weights = [math.exp(s) if mask[b, 0, n, m] else 0.0 for m, s in enumerate(scores)]
                 for m in range(M):
                     expected[b, h, n] += weights[m] / sum(weights) * v[b, h, m]
-    assert_same(attention(q, k, v, mask=mask, bias=bias), expected)
+    parity("attention", "the equations, with loops", "mask, bias", attention(q, k, v, mask=mask, bias=bias), expected)
 
 
-def test_equals_torch_with_every_argument():
+def test_equals_torch_with_every_argument(parity):
     (q, k, v), mask, bias = qkv(), some_mask(), torch.randn(B, H, N, M, dtype=F64)
     reference = nn.functional.scaled_dot_product_attention
     both = bias.masked_fill(~mask, -torch.inf)
-    assert_same(attention(q, k, v), reference(q, k, v))
-    assert_same(attention(q, k, v, mask=mask), reference(q, k, v, attn_mask=mask))
-    assert_same(attention(q, k, v, mask=mask, bias=bias, scale=0.7), reference(q, k, v, attn_mask=both, scale=0.7))
+    for name, given, theirs in (
+        ("plain", {}, {}),
+        ("mask", {"mask": mask}, {"attn_mask": mask}),
+        ("mask, bias, scale", {"mask": mask, "bias": bias, "scale": 0.7}, {"attn_mask": both, "scale": 0.7}),
+    ):
+        parity("attention", "torch.nn.functional", name, attention(q, k, v, **given), reference(q, k, v, **theirs))
     assert_differs(attention(q, k, v, mask=mask), attention(q, k, v))
     assert_differs(attention(q, k, v, mask=~mask), attention(q, k, v, mask=mask))
     assert_differs(attention(q, k, v, bias=bias), attention(q, k, v))
@@ -156,14 +159,14 @@ def test_causal_mask():
 # multi-head attention
 
 
-def test_multi_head_equals_torch():
+def test_multi_head_equals_torch(parity):
     ours = randomise(MultiHeadAttention(D_MODEL, HEADS))
     reference = copy_attention(ours, nn.MultiheadAttention(D_MODEL, HEADS, batch_first=True).double())
     x, memory = torch.randn(B, N, D_MODEL, dtype=F64), torch.randn(B, M, D_MODEL, dtype=F64)
     keep = torch.tensor([[True] * M, [True] * (M - 3) + [False] * 3])
     expected, _ = reference(x, memory, memory, key_padding_mask=~keep)  # torch's True means: leave out
-    assert_same(ours(x, memory, mask=keep[:, None, None]), expected)
-    assert_same(ours(x), reference(x, x, x)[0])
+    mine, theirs = [ours(x, memory, mask=keep[:, None, None]), ours(x)], [expected, reference(x, x, x)[0]]
+    parity("MultiHeadAttention", "torch.nn.MultiheadAttention", "to itself; to a padded memory", mine, theirs)
     assert_differs(ours(x, memory), expected)
 
 
@@ -262,12 +265,13 @@ def test_the_norm_comes_last_as_in_section_3_1():
     assert_differs(y, x + block.norm(x).exp())  # norm first, the order of many implementations
 
 
-def test_layers_equal_torch():
+def test_layers_equal_torch(parity):
     ours = encoder_layer(randomised=True)
     reference = nn.TransformerEncoderLayer(D_MODEL, HEADS, D_FF, dropout=0, batch_first=True).double()
     copy_encoder_layer(ours, reference)
     x, keep = torch.randn(B, N, D_MODEL, dtype=F64), torch.tensor([[True] * N, [True] * 2 + [False] * 3])
-    assert_same(ours(x, mask=keep[:, None, None]), reference(x, src_key_padding_mask=~keep))
+    mine, theirs = ours(x, mask=keep[:, None, None]), reference(x, src_key_padding_mask=~keep)
+    parity("Transformer", "torch.nn.TransformerEncoderLayer", "padding", mine, theirs)
     first = nn.TransformerEncoderLayer(D_MODEL, HEADS, D_FF, dropout=0, batch_first=True, norm_first=True).double()
     first.load_state_dict(reference.state_dict())
     assert_differs(ours(x), first(x))
@@ -307,7 +311,7 @@ def batch():
     return source, target, torch.tensor([[True] * S, [True] * (S - 3) + [False] * 3])
 
 
-def test_equals_torch_with_padding():
+def test_equals_torch_with_padding(parity):
     ours = model()
     for layer in ours.modules():
         if isinstance(layer, MultiHeadAttention):  # torch's maps have biases; ours may be replaced
@@ -322,7 +326,8 @@ def test_equals_torch_with_padding():
         src_key_padding_mask=~keep,
         memory_key_padding_mask=~keep,
     )
-    assert_same(ours(source, target, keep), expected @ ours.embedding.weight.T)
+    logits = expected @ ours.embedding.weight.T
+    parity("Transformer", "torch.nn.Transformer", "padding", ours(source, target, keep), logits)
     assert_differs(ours(source, target), ours(source, target, keep))
     assert_differs(ours(source, target, keep), (expected + 0.1) @ ours.embedding.weight.T)
 

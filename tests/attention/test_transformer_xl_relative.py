@@ -98,12 +98,14 @@ def test_gradients_of_the_shift():
 
 @pytest.mark.parametrize(("n", "m"), [(N, M), (M, M), (1, M), (M, N)])
 @pytest.mark.parametrize("mask", [None, causal_mask, Band(2, 0), Band(2, 1), Band(0, None)], ids=str)
-def test_equals_loops_over_the_four_terms(n, m, mask):
+def test_equals_loops_over_the_four_terms(n, m, mask, parity):
     module, (q, k, v) = relative(), qkv(n, m)
     seen = torch.ones(n, m, dtype=torch.bool) if mask is None else mask(n, m)
     scores = four_terms(module, q, k)
     expected = (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v).nan_to_num()
-    assert_same(module(q, k, v, mask=mask), expected)
+    name = {None: "no mask", causal_mask: "causal"}.get(mask) or f"{mask.left} back, {mask.right} ahead"
+    configuration = f"n={n}, m={m}, {name}"
+    parity("Transformer-XL", "the equations, with loops", configuration, module(q, k, v, mask=mask), expected)
     assert_same(module(q, k, v, mask=seen), expected)
 
 
@@ -208,7 +210,7 @@ def test_grouped_heads():
 
 @pytest.mark.parametrize("memory", [0, 7])
 @pytest.mark.parametrize("causal", [True, False])
-def test_equals_xlnet(memory, causal):
+def test_equals_xlnet(memory, causal, parity):
     heads, d_model = 2, 22
     config = XLNetConfig(d_model=d_model, n_head=heads, d_inner=17, dropout=0.0, layer_norm_eps=1e-5)
     theirs = randomise(XLNetRelativeAttention(config)).eval()
@@ -216,7 +218,9 @@ def test_equals_xlnet(memory, causal):
     h = torch.randn(N, B, d_model, dtype=F64)
     past = torch.randn(memory, B, d_model, dtype=F64) if memory else None
     total = N + memory
-    angles = torch.arange(total, -N, -1.0, dtype=F64)[:, None] * 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
+    angles = torch.arange(total, -N, -1.0, dtype=F64)[:, None] * 10000.0 ** (
+        -torch.arange(0, d_model, 2, dtype=F64) / d_model
+    )
     r = torch.cat([angles.sin(), angles.cos()], -1)[:, None].expand(-1, B, -1)
     hidden = (~causal_mask(N, total)).double()[:, :, None, None] if causal else None
     expected = theirs(h, None, hidden, None, r, None, mems=past)[0].transpose(0, 1)
@@ -224,7 +228,8 @@ def test_equals_xlnet(memory, causal):
     extended = x if past is None else torch.cat([past, h]).transpose(0, 1)
     mask = causal_mask if causal else None
     y = norm(x, lambda x: ours(x, extended, mask=mask))
-    assert_same(y, expected)
+    configuration = f"memory of {memory}, {'causal' if causal else 'both ways'}"
+    parity("Transformer-XL", "transformers' XLNetRelativeAttention", configuration, y, expected)
     assert_differs(norm(x, lambda x: ours(x, extended, mask=None if causal else causal_mask)), expected)
     ours.attend.u.data, ours.attend.v.data = ours.attend.v.data, ours.attend.u.data
     assert_differs(norm(x, lambda x: ours(x, extended, mask=mask)), expected)

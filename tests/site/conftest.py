@@ -15,6 +15,7 @@ import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
+from papercode.site import fonts
 from papercode.site.katex import ensure_katex
 from papercode.site.project import Project
 from tiny import ROOT, write_project
@@ -40,7 +41,12 @@ def browser():
 
 @pytest.fixture(scope="session")
 def katex():
-    """KaTeX's files, fetched for the real project: each tiny project with an empty cache would fetch them again."""
+    """KaTeX's files, fetched for the real project: each tiny project with an empty cache would fetch them again.
+
+    The fonts are beside them.
+    """
+    for package in (fonts.SANS, fonts.CODE):
+        package.ensure(Project(ROOT).cache)
     return ensure_katex(Project(ROOT).cache)
 
 

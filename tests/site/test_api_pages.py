@@ -1,7 +1,6 @@
 import pytest
 
 from papercode.site.api_pages import api_index, api_pages
-from papercode.site.catalogue import catalogue
 from papercode.site.project import Project
 from tiny import edit
 
@@ -51,18 +50,3 @@ def test_the_index_says_what_each_module_holds(root):
     assert not any("More about" in row for row in rows)
     (root / "src/zoo/words/plain.py").write_text("x = 1\n")
     assert "| [`zoo.words.plain`](words/plain.md) |  | [Plain](../papers/words/plain.md) |" in api_index(Project(root))
-
-
-def test_the_catalogue_lists_notes_by_family_from_the_ground_up(root):
-    text = catalogue(Project(root))
-    assert [line for line in text.split("\n") if line.startswith(("#", "-"))] == [
-        "# Papers",
-        "## Word vectors",
-        "- [Plain](words/plain.md): *A Plain Paper*. Plain (2013)",
-        "## Attention",
-        "- [Scaled](attention/scaled.md): *A First Paper on Scaling*. First (2015)",
-        "## Adaptation",
-        "- [Adapter](adaptation/adapter.md): *A Second Paper on Adapters*. Second and Third (2019)",
-    ]
-    edit(root / "papers/words/plain.md", "key: third2013plain", "key: unknown2013x")
-    assert "- [Plain](words/plain.md)\n" in catalogue(Project(root))

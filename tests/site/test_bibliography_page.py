@@ -130,7 +130,10 @@ def test_an_entry_in_full(entries, bibliography):
     assert entry["bib-title"] == "Attention Is All You Need¶"
     assert entry["bib-authors"] == "Ashish Vaswani, Noam Shazeer, Łukasz Kaiser"
     assert entry["bib-source"] == "Advances in Neural Information Processing Systems 30 (NIPS 2017)"
-    assert entry["bib-links"] == "arXiv · Note: The *Trans_for_mer* · papercode.attention.transformer"
+    assert (
+        entry["bib-links"]
+        == "arXiv · Note: The *Trans_for_mer* · papercode.attention.transformer · vaswani2017attention"
+    )
     assert entry["bib-cited"] == "Cited by LoRA, GPT-2"
     assert entry["links"] == [
         "https://arxiv.org/abs/1706.03762",
@@ -438,3 +441,10 @@ def test_entries_are_escaped_in_attributes(page):
     for value in re.findall(r'data-author="([^"]*)"', page):
         assert "<" not in value
         assert html.unescape(value)
+
+
+def test_the_name_that_people_use_stands_behind_a_title_that_lacks_it(bibliography):
+    names = {"vaswani2017attention": "Transformer", "hu2022lora": "LoRA"}
+    page = listing(bibliography, {}, {}, names)
+    assert re.findall(r'(\w+) <span class="bib-name">(.*?)</span></h4>', page) == [("Need", "Transformer")]
+    assert "bib-name" not in listing(bibliography, {}, {})

@@ -1,5 +1,6 @@
 import importlib.metadata
 
+import nbformat
 import pytest
 from click.testing import CliRunner
 
@@ -31,7 +32,7 @@ def test_says_what_it_can_do():
         for line in ("  papercode run papers/adaptation/lora.md", "  new    ", "  run    ", "  check  "):
             assert line.strip() in done.output
         assert max(map(len, done.output.split("\n"))) <= 80
-    for command in ("new", "run", "check"):
+    for command in ("new", "run", "check", "notebook"):
         done = CliRunner().invoke(main, [command, "--help"])
         assert done.exit_code == 0, done.output
 
@@ -62,6 +63,32 @@ def test_is_found_from_below(papercode, root):
     assert papercode("run", root / "docs/index.md", project=root / "src")[0] == 0
 
 
+# notebook
+
+
+def test_notebook_writes_what_the_site_offers(papercode, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    note = root / "papers/attention/scaled.md"
+    assert papercode("notebook", note) == (0, ["Wrote scaled.ipynb"])
+    assert papercode("notebook", note, "-o", "other.ipynb") == (0, ["Wrote other.ipynb"])
+    assert (tmp_path / "other.ipynb").read_bytes() == (tmp_path / "scaled.ipynb").read_bytes()
+    assert nbformat.read(tmp_path / "scaled.ipynb", as_version=4).cells[0].source.startswith("# Scaled\n")
+
+
+def test_notebook_of_what_is_no_note_or_fails(papercode, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, lines = papercode("notebook", root / "docs/index.md")
+    assert (code, lines[-1]) == (
+        1,
+        f"Error: {root}/docs/index.md is no note: those are the .md files below {root}/papers",
+    )
+    note = root / "papers/attention/scaled.md"
+    edit(note, "\n4\n", "\n5\n")
+    code, lines = papercode("notebook", note)
+    assert (code, lines[0]) == (1, f"papers/attention/scaled.md:{line_of(note, '>>> scaled(2)')}: snippet mismatch")
+    assert not (tmp_path / "scaled.ipynb").exists()
+
+
 # new
 
 
@@ -76,6 +103,7 @@ def test_new_tells_what_it_wrote_and_what_is_left(papercode, root):
         "  references.bib",
     ]
     assert "`papercode check papers/decoders/new_one.md` lists what is left" in "\n".join(lines)
+    assert "authors and venue in references.bib" in "\n".join(lines)
     assert "# The New One\n" in (root / "papers/decoders/new_one.md").read_text()
     code, lines = papercode("new", "decoders/new_one", "--key", "smith2021new")
     assert (code, lines) == (1, ["Error: papers/decoders/new_one.md is there already; nothing was written"])

@@ -66,21 +66,36 @@ def test_imports_are_lineage_too(root):
     assert Project(root).collection["second2019adapter"].imports == {"first2015scaled"}  # not itself
 
 
-def test_a_paper_is_held_against_a_reference_if_a_test_with_such_rows_names_its_module(root):
-    def flags():
-        return {key: (paper.parity, paper.gpu) for key, paper in Project(root).collection.items() if key[0] in "sf"}
+def write_test(root, name, code):
+    path = root / f"tests/{name}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(code)
 
-    assert flags() == {"first2015scaled": (False, False), "second2019adapter": (False, False)}
-    for folder, name in (("attention", "scaled"), ("adaptation", "adapter")):
-        path = root / f"tests/{folder}/test_{name}.py"
-        path.parent.mkdir(parents=True)
-        path.write_text(f"from zoo.{folder}.{name} import x\n")
-    (root / "tests/parity.csv").write_text(
-        "model,reference,configuration,error,test\nA,B,c,0,tests/adaptation/test_adapter.py\n"
-    )
-    with (root / "tests/attention/test_scaled.py").open("a") as file:
-        file.write("pytestmark = pytest.mark.gpu\n")
-    assert flags() == {"first2015scaled": (False, True), "second2019adapter": (True, False)}
+
+def proved(root, row, code):
+    """The papers that a test with such a row, or mark, speaks for."""
+    write_test(root, "adaptation/test_adapter", f"from zoo.attention.scaled import x\n{code}")
+    (root / "tests/parity.csv").write_text(f"model,reference,configuration,error,test\n{row}\n")
+    found = Project(root).collection.values()
+    return [paper.name for paper in found if paper.parity], [paper.name for paper in found if paper.gpu]
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "expected"),
+    [
+        ("", "from zoo.adaptation.adapter import y", ([], [])),
+        # named for a module, which imports another
+        ("A,B,c,0,tests/adaptation/test_adapter.py", "from zoo.adaptation.adapter import y", (["Adapter"], [])),
+        ("A,B,c,0,tests/adaptation/test_adapter.py", "", ([], [])),  # the module is not even imported
+        ("A,B,c,0,tests/adaptation/test_other.py", "from zoo.adaptation.adapter import y", ([], [])),
+        # the model is defined there, whatever the test's name
+        ("scaled,B,c,0,tests/adaptation/test_adapter.py", "", (["Scaled"], [])),
+        ("scale,B,c,0,tests/adaptation/test_adapter.py", "", ([], [])),
+        ("", "pytestmark = pytest.mark.gpu", ([], ["Scaled"])),
+    ],
+)
+def test_what_is_proved_by_a_test(root, row, code, expected):
+    assert proved(root, row, code) == expected
 
 
 @pytest.mark.parametrize(

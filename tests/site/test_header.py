@@ -28,7 +28,7 @@ def shown(root):
     return of
 
 
-def test_says_who_wrote_what_and_where_it_stands(shown):
+def test_says_who_wrote_what(shown):
     found = rows(shown("second2019adapter"))
     assert found == {
         "Paper": "*A Second Paper on Adapters*",
@@ -36,10 +36,7 @@ def test_says_who_wrote_what_and_where_it_stands(shown):
         "Published": "Journal of Tests, 2019",
         "Links": "[Bibliography](../../bibliography.md#second2019adapter)",
         "Code": "[`zoo.adaptation.adapter`](../../api/adaptation/adapter.md)",
-        "Builds on": "[Scaled](../attention/scaled.md)",
     }
-    assert rows(shown("first2015scaled"))["Built on by"] == "[Adapter](../adaptation/adapter.md)"
-    assert "Builds on" not in rows(shown("first2015scaled"))
 
 
 def test_the_entry_can_be_cited(shown):
@@ -48,21 +45,12 @@ def test_the_entry_can_be_cited(shown):
     assert "    }\n    ```\n" in text
 
 
-def test_lineage_is_in_the_order_of_publication_and_leads_somewhere(shown, root):
-    path = root / "papers/adaptation/adapter.md"
-    edit(path, "builds_on: [first2015scaled]", "builds_on: [first2015scaled, other2014x, nowhere2000x, third2013plain]")
-    edit(
-        root / "references.bib",
-        "@article{third",
-        "@book{other2014x, title={O}, author={O, P}, year={2014}}\n@article{third",
-    )
-    assert rows(shown("second2019adapter"))["Builds on"].split(" · ") == [
-        "[Plain](../words/plain.md)",
-        "[O, 2014](../../bibliography.md#other2014x)",
-        "[Scaled](../attention/scaled.md)",
-        "[nowhere2000x](../../bibliography.md#nowhere2000x)",
-    ]
-    assert rows(shown("third2013plain"))["Built on by"] == "[Adapter](../adaptation/adapter.md)"
+def test_the_notebook_and_the_reference_can_be_taken_away(shown, root):
+    text = shown("first2015scaled")
+    assert '[Notebook](scaled.ipynb){ download="scaled.ipynb" }' in text
+    [copied] = re.findall(r'data-clipboard-text="([^"]*)"', text)
+    assert unescape(copied) == Project(root).bibliography["first2015scaled"].bibtex
+    assert not re.search(r"[^A-Za-z0-9 ,.=&#;]", copied)  # nothing that Markdown could take for its own
 
 
 def test_links_to_source_and_tests_where_they_exist(shown, root):
@@ -103,9 +91,6 @@ def test_titles_with_special_characters_stay_as_they_are(shown, root):
     citations = CitationExtension(bibliography=Project(root).bibliography)
     page = markdown.markdown(row.replace(tex, "TEX"), extensions=[citations])
     assert unescape(page) == "<p><em>A_b_c *d* [e] <f> `g` @first2015scaled & TEX</em></p>"
-    edit(root / "papers/attention/scaled.md", "# Scaled", "# Sc*a*led_x_")
-    link = markdown.markdown(rows(shown("second2019adapter"))["Builds on"])
-    assert ">Sc*a*led_x_</a>" in unescape(link)
 
 
 @pytest.mark.parametrize(

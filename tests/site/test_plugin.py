@@ -13,7 +13,7 @@ import pytest
 from mkdocs.livereload import LiveReloadServer
 
 from papercode.site import katex as katex_module
-from papercode.site.katex import KatexError
+from papercode.site.npm import NodeError
 from papercode.site.project import Project
 from papercode.site.runner import Runner
 from papercode.site.scaffold import scaffold
@@ -35,14 +35,14 @@ def test_a_good_project_gives_a_site_without_warnings(base):
     assert base.warnings == []
     pages = {path.relative_to(base.folder).parent.as_posix() for path in base.folder.rglob("index.html")}
     assert pages == {
-        *(".", "bibliography", "papers", "api", "map", "findings", "glossary"),
+        *(".", "bibliography", "papers", "api", "map", "findings", "mistakes", "questions", "glossary"),
         *("papers/words/plain", "papers/attention/scaled", "papers/adaptation/adapter"),
         *("api/words/plain", "api/attention/scaled", "api/adaptation/adapter"),
     }
-    for name in ("_mkdocstrings.css", "katex/katex.min.js", "katex/katex.min.css", "papercode.css", "papercode.js"):
+    for name in ("_mkdocstrings.css", "fonts/fonts.css", "papercode.css", "papercode.js"):
         assert (base.folder / "assets" / name).is_file()
     text = base.page("papers/attention/scaled")
-    for name in ("katex/katex.min.js", "katex/katex.min.css", "papercode.css", "katex-init.js"):
+    for name in ("fonts/fonts.css", "papercode.css", "papercode.js"):
         assert f'"../../../assets/{name}"' in text
 
 
@@ -50,11 +50,12 @@ def test_a_note_has_its_header_claims_and_figure(base):
     text = article(base.page("papers/attention/scaled"))
     assert "&gt;&gt;&gt; " in text
     assert "Journal of Tests, 2015" in words(text)
-    assert '<a href="../../adaptation/adapter/">Adapter</a>' in text
+    assert '<a data-family="adaptation" href="../../adaptation/adapter/">Adapter</a>' in text
     source = re.search(r'<img[^>]*src="\.\./\.\./\.\./(assets/figures/\w+\.svg)"', text)[1]
     assert (base.folder / source).read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg" width="72pt"')
     assert 'alt="One black square."' in text
-    assert r'<span class="arithmatex">\(y = 2x\)</span>' in text
+    assert '<span class="arithmatex"><span class="katex">' in text
+    assert '<annotation encoding="application/x-tex">y = 2x</annotation>' in text
     assert "exec=" not in text
 
 
@@ -307,7 +308,7 @@ def test_other_plugins_are_left_as_they_were(base):
 
 def test_without_katex_there_is_a_site_and_a_warning(site, monkeypatch):
     def fails(cache):
-        raise KatexError("no network")
+        raise NodeError("no network")
 
     monkeypatch.setattr(katex_module, "ensure_katex", fails)
     built = site.build()
@@ -350,7 +351,7 @@ def test_so_many_pages_at_once(site, monkeypatch):
         return original(self, *arguments)
 
     monkeypatch.setattr(Runner, "stream", noted)
-    edit(site.root / "mkdocs.yml", "  - papercode\n", "  - papercode: {jobs: 3}\n")
+    edit(site.root / "mkdocs.yml", "  papercode: {}\n", "  papercode: {jobs: 3}\n")
     site.build()
     assert jobs == [3]
 
@@ -394,7 +395,7 @@ def test_properdocs_builds_the_same_pages(site):
     assert "docs/index.md:8: snippet mismatch" in done.stderr
     assert "../attention/nothing.md" in done.stderr
     pages = [path.relative_to(ours.folder) for path in ours.folder.rglob("index.html")]
-    assert len(pages) == 13
+    assert len(pages) == 15
     for name in ("objects.inv", "assets/_mkdocstrings.css"):  # though no page of a module was rendered
         assert (site.root / "other" / name).read_bytes() == (ours.folder / name).read_bytes()
     for page in pages:

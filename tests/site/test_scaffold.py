@@ -52,6 +52,61 @@ def test_a_family_that_exists_keeps_its_docstring(root):
     assert package.read_text() == '"""Ours."""\n'
 
 
+LISTED = """\
+# Papers that wait.
+first2000x:
+  name: "First"
+  family: words
+  contribution: "Begins."
+  builds_on: []
+fourth2016x:
+  name: "The: Fourth"
+  family: decoders
+  contribution: 'Says "x: y", in 50 % of the cases # at least.'
+  builds_on: [first2015scaled, first2000x]
+
+# the end
+last2020x: {name: "Last", family: words, contribution: "Ends.", builds_on: []}
+"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_listed_paper_moves_into_its_note(root, newline):
+    listed = root / "papers/listed.yaml"
+    listed.write_bytes(LISTED.replace("\n", newline).encode())
+    project = Project(root)
+    before = project.collection["fourth2016x"]
+    written = scaffold(project, "decoders/new_one", "fourth2016x")
+    assert written[-1] == listed
+    start, end = LISTED.index("fourth2016x:"), LISTED.index("\n# the end")
+    assert listed.read_bytes().decode() == (LISTED[:start] + LISTED[end:]).replace("\n", newline)
+    after = Project(root).collection["fourth2016x"]
+    assert after.reviewed
+    for name in ("name", "family", "contribution", "builds_on"):
+        assert getattr(after, name) == getattr(before, name)
+    assert Project(root).by_key["fourth2016x"].problems == []
+
+
+def test_the_last_and_the_shortest_record(root):
+    listed = root / "papers/listed.yaml"
+    listed.write_text(LISTED.rstrip("\n"))
+    scaffold(Project(root), "words/last", "last2020x", "Another name")
+    assert listed.read_text() == LISTED[: LISTED.index("last2020x")]
+    note = load_note(root / "papers/words/last.md")
+    assert (note.title, note.contribution, note.builds_on) == ("Another name", "Ends.", [])
+
+
+def test_the_family_must_be_that_of_the_record(root):
+    (root / "papers/listed.yaml").write_text(LISTED)
+    before = contents(root)
+    message = (
+        r"name='words/fourth' puts fourth2016x into 'words', papers/listed.yaml into 'decoders'; write decoders/fourth"
+    )
+    with pytest.raises(ValueError, match=message):
+        scaffold(Project(root), "words/fourth", "fourth2016x")
+    assert contents(root) == before
+
+
 @pytest.mark.parametrize("taken", NAMES)
 def test_overwrites_nothing_and_then_writes_nothing(root, taken):
     path = root / taken
@@ -124,3 +179,17 @@ def test_the_templates_work_as_they_are(tmp_path, katex, root):
     assert [p.line for p in found if p.path.suffix == ".bib"] == [entry + 1, entry + 2]
     edit(written[0], "TODO", "done")
     assert not any(p.path.name == "new_one.md" for p in check(Project(root), [written[0]], run=False))
+
+
+def test_the_page_of_a_stub_is_shown(site):
+    """While it is being written, with its TODOs: only a strict build would fail."""
+    [note, module, *_] = scaffold(Project(site.root), "words/new_one", "fourth2016x", "The New One")
+    # into the package of the tiny project, for the documentation knows our own by the same name
+    note.write_text(note.read_text("utf-8").replace("papercode.words", "zoo.words"), "utf-8")
+    module.rename(site.root / "src/zoo/words/new_one.py")
+    shutil.rmtree(site.root / "src/papercode")
+    built = site.build()
+    assert "The New One" in built.page("papers/words/new_one")
+    assert (built.folder / "papers/words/new_one.ipynb").is_file()
+    others = [warning for warning in built.warnings if "still to be done" not in warning]
+    assert not others

@@ -87,6 +87,7 @@ def test_a_citation_shows_the_reference_and_leads_to_its_entry(page):
     title = link.get_attribute("title") or link.get_attribute("data-md-title") or ""
     key = link.get_attribute("href").split("#")[1]
     link.click()
+    page.locator(".citation-card a", has_text="In the bibliography").click()
     page.wait_for_url(f"**/bibliography/#{key}")
     entry = page.locator(f"li#{key}, #{key}").first
     assert entry.is_visible()

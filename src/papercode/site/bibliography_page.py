@@ -74,13 +74,15 @@ def render(project: Project) -> str:
         cited = {key for key, _ in cited_keys(note.text, project.bibliography)} | set(note.builds_on)
         for key in cited - {note.key}:
             cited_by.setdefault(key, []).append((note.title, page_of(note)))
-    return listing(project.bibliography, notes, cited_by)
+    names = {key: paper.name for key, paper in project.collection.items()}
+    return listing(project.bibliography, notes, cited_by, names)
 
 
 def listing(
     bibliography: Bibliography,
     notes: Mapping[str, NoteLink],
     cited_by: Mapping[str, Sequence[tuple[str, str]]],
+    names: Mapping[str, str] | None = None,
 ) -> str:
     """The Markdown of a bibliography page.
 
@@ -88,6 +90,7 @@ def listing(
         bibliography: The entries; they are listed by first author, and by first publication for the same one.
         notes: What there is about a paper, by its key.
         cited_by: (title, address) of the pages that cite a paper, by its key.
+        names: What people call a paper, by its key; said where the title does not say it.
 
     Returns:
         A page whose addresses are as they were given; each entry is an anchor named by its key.
@@ -95,12 +98,15 @@ def listing(
     count = len(bibliography)
     introduction = f"{count} paper{'s' if count != 1 else ''}, {sum(key in notes for key in bibliography)} with a note."
     entries = sorted(bibliography.values(), key=lambda e: (_plain(_sortable(e)), e.published, e.key))
-    rows = [_row(entry, notes.get(entry.key), cited_by.get(entry.key, ())) for entry in entries]
+    names = names or {}
+    rows = [
+        _row(entry, notes.get(entry.key), cited_by.get(entry.key, ()), names.get(entry.key, "")) for entry in entries
+    ]
     head = _HEAD.format(introduction=introduction)
     return "\n".join([head, '<ul class="bib-list" markdown="1">', *rows, "</ul>", ""])
 
 
-def _row(entry: Entry, note: NoteLink | None, cited_by: Sequence[tuple[str, str]]) -> str:
+def _row(entry: Entry, note: NoteLink | None, cited_by: Sequence[tuple[str, str]], name: str) -> str:
     year = f"{entry.published[0]:04}-{entry.published[1]:02}"
     places = [f'<a href="{escape(url)}">{escape(name)}</a>' for name, url in entry.links]
     ours = []
@@ -111,17 +117,19 @@ def _row(entry: Entry, note: NoteLink | None, cited_by: Sequence[tuple[str, str]
     source = entry.source
     if not re.search(rf"\b{entry.year}\b(?!\.)", source) or entry.suffix:  # (ICLR 2015) has said it
         source = f"{source}, {entry.cited_year}".lstrip(", ")
+    called = "" if name in entry.title else f' <span class="bib-name">{_text(name)}</span>'
     citing = ", ".join(f"[{_text(title)}]({url})" for title, url in cited_by)
     lines = [
         f'<li class="bib-entry" markdown="1" data-author="{escape(_sortable(entry))}" data-year="{year}"'
         f' data-cited="{len(cited_by)}" data-words="{escape(entry.key)} {entry.cited_year}">',
         # a heading, so that the site's search leads to it; of level 4, so that the table of contents leaves it out
-        f'<h4 id="{escape(entry.key)}" class="bib-title" aria-level="2" markdown="span">{_text(entry.title)}</h4>',
+        f'<h4 id="{escape(entry.key)}" class="bib-title" aria-level="2" markdown="span">'
+        f"{_text(entry.title)}{called}</h4>",
         f'<p class="bib-authors" markdown="span">{_text(", ".join(entry.author_names))}</p>',
         f'<p class="bib-source" markdown="span">{_text(source)}</p>',
     ]
-    if places or ours:
-        lines.append(f'<p class="bib-links" markdown="span">{" · ".join([*places, *ours])}</p>')
+    key = f"<code>{escape(entry.key)}</code>"  # by which authors cite it, and the search finds it
+    lines.append(f'<p class="bib-links" markdown="span">{" · ".join([*places, *ours, key])}</p>')
     if citing:
         lines.append(f'<p class="bib-cited" markdown="span">Cited by {citing}</p>')
     lines += [

@@ -9,7 +9,9 @@ from papercode.site.citations import cited_keys
 from papercode.site.collection import listed_problems
 from papercode.site.embed import check_fences
 from papercode.site.formulas import find_formulas, lint_math
+from papercode.site.home import problems as marker_problems
 from papercode.site.katex import check_formulas, ensure_katex
+from papercode.site.marked import marked_problems
 from papercode.site.notes import Note
 from papercode.site.problem import Problem
 from papercode.site.project import Project
@@ -42,6 +44,7 @@ def text_problems(project: Project, path: Path) -> Iterator[Problem]:
             yield Problem(path, line, f"unknown citation key @{key}: add it to references.bib or correct it")
     if note := project.by_path.get(path):
         yield from note.problems
+        yield from marked_problems(path, text)
         yield from _front_matter_problems(project, note)
 
 
@@ -111,6 +114,8 @@ def check(project: Project, paths: Sequence[Path] | None = None, *, run: bool = 
     found = list(bibliography_problems(project)) if paths is None else []
     for path in chosen:
         found.extend(text_problems(project, path))
+        if path not in project.by_path:
+            found.extend(marker_problems(path, path.read_text("utf-8"), project))
     for note in project.notes:
         if note.path in chosen:
             found.extend(surface_problems(project, note))

@@ -63,7 +63,7 @@ def _cited(text: str, known: frozenset[str]) -> tuple[tuple[str, int], ...]:
         found += [(group.start(1) + item.start(), item[1]) for item in re.finditer(f"@({KEY})", group[1])]
     rest = re.sub(GROUP, lambda match: re.sub(r"[^\n]", "\x02", match[0]), text)
     for bare in re.finditer(BARE, rest):
-        key = _key_in(bare[1], known)
+        key = key_in(bare[1], known)
         if key:
             found.append((bare.start(), key))
     return tuple((key, line_of(text, position)) for position, key in sorted(found))
@@ -159,13 +159,13 @@ class _Bare(_Citations):
     def handleMatch(  # type: ignore[override]  # noqa: N802
         self, match: re.Match[str], data: str
     ) -> tuple[ElementTree.Element | None, int | None, int | None]:
-        key = _key_in(match[1], self.bibliography)
+        key = key_in(match[1], self.bibliography)
         if key is None:
             return None, None, None
         return self.element(key, parenthetical=False), match.start(), match.start() + 1 + len(key)
 
 
-def _key_in(word: str, known: Collection[str]) -> str | None:
+def key_in(word: str, known: Collection[str]) -> str | None:
     """The key with which `word` begins: of `li2021prefix-based` it is `li2021prefix`, of `dataclass` there is none."""
     parts = re.split(r"([:-])", word)
     for end in range(len(parts), 0, -2):

@@ -8,6 +8,8 @@ try:
     import click
 
     from papercode.site.check import check as check_project
+    from papercode.site.notebook import notebook as make_notebook
+    from papercode.site.places import Places
     from papercode.site.project import Project
     from papercode.site.runner import progress_bar
     from papercode.site.scaffold import scaffold
@@ -26,6 +28,7 @@ Start a note:   papercode new adaptation/lora --key hu2022lora
 Run it:         papercode run papers/adaptation/lora.md
 Check it:       papercode check papers/adaptation/lora.md
 Read it:        mkdocs serve
+Take it away:   papercode notebook papers/adaptation/lora.md
 Clean dialogues as LCCC was cleaned: papercode clean-dialogues --help
 """
 
@@ -69,7 +72,7 @@ def main(context: click.Context, root: Path) -> None:
 def new(project: Project, name: str, key: str, title: str | None) -> None:
     """Start a paper: bibliography stub, note, module and test from templates.
 
-    Nothing that exists is overwritten.
+    Nothing that exists is overwritten. The record of a paper in papers/listed.yaml moves into its note.
     """
     try:
         written = scaffold(project, name, key, title)
@@ -77,11 +80,12 @@ def new(project: Project, name: str, key: str, title: str | None) -> None:
         raise click.ClickException(str(error)) from error
     click.echo("Wrote")
     for path in written:
-        click.echo(f"  {project.relative(path)}")
+        moved = "  (its record is in the note now)" if path.name == "listed.yaml" else ""
+        click.echo(f"  {project.relative(path)}{moved}")
+    entry = "authors and venue in references.bib, " if project.root / "references.bib" in written else ""
     click.echo(
-        f"\nNow fill in every TODO: authors and venue in references.bib, the paper's idea in src/papercode/{name}.py,\n"
-        f"its proof in tests/, and the note. `papercode check papers/{name}.md` lists what is left,\n"
-        "`mkdocs serve` shows the page."
+        f"\nNow fill in every TODO: {entry}the paper's idea in the module, its proof in the test, and the note.\n"
+        f"`papercode check papers/{name}.md` lists what is left, `make serve` shows the page."
     )
 
 
@@ -141,3 +145,26 @@ def check(project: Project, pages: tuple[Path, ...], no_run: bool) -> None:
     click.echo(f"{len(problems)} problems" if problems else "no problems")
     if problems:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("page", type=PAGE)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: NAME.ipynb, here]")
+@click.pass_obj
+def notebook(project: Project, page: Path, output: Path | None) -> None:
+    """Write the note PAGE as a Jupyter notebook that runs as it is.
+
+    The outputs in it are those of the page; a snippet that fails keeps it from being written.
+    """
+    note = project.by_path.get(page.resolve())
+    if not note:
+        raise click.ClickException(f"{page} is no note: those are the .md files below {project.papers}")
+    session = project.session(note.path)
+    outcome = project.runner().run([session], progress_bar())[session.path]
+    for problem in outcome.problems:
+        click.echo(problem)
+    if outcome.problems:
+        sys.exit(1)
+    output = output or Path(f"{note.path.stem}.ipynb")
+    output.write_text(make_notebook(note, outcome, project, Places.read(project)), "utf-8")
+    click.echo(f"Wrote {output}")

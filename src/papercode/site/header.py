@@ -1,13 +1,15 @@
-"""The block under a note's title: who wrote the paper, where to get it, where it stands, where its code is."""
+"""The block under a note's title: who wrote the paper, where to get it, where its code is."""
 
 import re
 from pathlib import PurePosixPath
 
+from papercode.site.entry import Entry
 from papercode.site.notes import Note, body_lines
 from papercode.site.project import Project
 
 _MATH = re.compile(r"(\$[^$\s](?:[^$]*[^$\s])?\$)")
 _SPECIAL = re.compile(r"[\\`*_\[\]<>&@!|]")
+_NO_LETTER = re.compile(r"[^A-Za-z0-9 ,.=]")
 
 
 def page_of(note: Note) -> str:
@@ -56,13 +58,25 @@ def header(note: Note, project: Project, repository: str) -> str:
         ("Published", plain(", ".join(filter(None, [entry.source, str(entry.year)])))),
         ("Links", " · ".join(links)),
         ("Code", " · ".join(code)),
-        ("In Chinese", plain("、".join(note.terms.values()))),
-        ("Builds on", _lineage(note.builds_on, project, page)),
-        ("Built on by", _lineage([n.key for n in project.built_on_by(note.key)], project, page)),
+        ("Terms", " · ".join(f'{plain(term)} <span lang="zh">{plain(zh)}</span>' for term, zh in note.terms.items())),
     ]
     lines = [f'<dt>{name}</dt>\n<dd markdown="span">{value}</dd>' for name, value in rows if value]
-    cite = f'??? cite "Cite"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
-    return '<dl class="paper-header" markdown="1">\n' + "\n".join(lines) + f"\n</dl>\n\n{cite}"
+    cite = f'??? cite "BibTeX `{entry.key}`"\n\n    ```bibtex\n{_indent(entry.bibtex)}\n    ```\n'
+    return (
+        '<dl class="paper-header" markdown="1">\n'
+        + "\n".join(lines)
+        + f"\n</dl>\n\n{_take_away(note, entry)}\n\n{cite}"
+    )
+
+
+def _take_away(note: Note, entry: Entry) -> str:
+    """The notebook to download, and a button that copies the BibTeX; Material's script copies what the button names."""
+    file = f"{note.path.stem}.ipynb"
+    bibtex = _NO_LETTER.sub(lambda match: f"&#{ord(match[0])};", entry.bibtex)
+    return (
+        f'<p class="take-away" markdown="span" data-search-exclude>[Notebook]({file}){{ download="{file}" }} '
+        f'<button type="button" data-clipboard-text="{bibtex}">Cite</button></p>'
+    )
 
 
 def _short(module: str, note: Note) -> str:
@@ -79,17 +93,6 @@ def insert_header(text: str, block: str) -> str:
     if title is None or not block:
         return text
     return "\n".join([*lines[: title + 1], "", block, *lines[title + 1 :]])
-
-
-def _lineage(keys: list[str], project: Project, page: str) -> str:
-    """Links to the papers `keys`, oldest first: to the note where there is one, else to the bibliography."""
-    shown = []
-    for key in sorted(keys, key=project.published):
-        entry, note = project.bibliography.get(key), project.by_key.get(key)
-        name = note.title if note else entry.parenthetical if entry else key
-        target = page_of(note) if note else f"bibliography.md#{key}"
-        shown.append(f"[{plain(name)}]({relative(target, page)})")
-    return " · ".join(shown)
 
 
 def plain(text: str) -> str:

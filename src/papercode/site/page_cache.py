@@ -14,9 +14,11 @@ from typing import Any
 
 from mkdocs.structure.toc import get_toc
 
+from papercode.site.slim import slim
 from papercode.site.store import Store, digest
 
-_FOLDED = re.compile(r'<details class="source">.*?</details>', re.DOTALL)
+_FOLDED = re.compile(r'<details class="source\b[^>]*>.*?</details>', re.DOTALL)
+_BIBTEX = re.compile(r'(<details class="cite\b[^>]*>\s*<summary>.*?</summary>).*?</details>', re.DOTALL)
 _LOGGERS = ("mkdocs", "properdocs", "griffe", "papercode")
 
 
@@ -39,10 +41,18 @@ class PageCache:
         self.misses += value is None
         return value
 
-    def keep_markdown(self, page: Any, depends_on: Any, autorefs: Any, inventory: Callable[[], Any]) -> None:
+    def keep_markdown(
+        self,
+        page: Any,
+        depends_on: Any,
+        autorefs: Any,
+        inventory: Callable[[], Any],
+        finish: Callable[[str, str], str] | None = None,
+    ) -> None:
         """Replaces `page.render` by one that reads the HTML back if the text and `depends_on` are what they were.
 
-        A page that warns while it is rendered is not kept: the next build must warn again.
+        A page that warns while it is rendered is not kept: the next build must warn again. `finish` gets the HTML and
+        the page's source and gives the HTML to keep.
         """
         key = digest("markdown", self.base, page.file.src_uri, page.url, page.markdown, page.meta, depends_on)
 
@@ -55,6 +65,8 @@ class PageCache:
                     _alone(inventory()) as made,
                 ):
                     type(page).render(page, config, files)
+                    if finish:
+                        page.content = finish(page.content, page.file.src_uri)
                 objects = [_object(item) for item in made.values()]
                 _list(inventory(), objects)
                 # a quiet build hears no warnings, so it cannot know
@@ -72,16 +84,22 @@ class PageCache:
 
         page.render = render
 
-    def keep_search(self, index: Any) -> None:
-        """Lets `index.add_entry_from_context` read a page's entries back instead of parsing its HTML."""
+    def keep_search(self, index: Any, without: Callable[[str], str] = str, depends_on: Any = None) -> None:
+        """Lets `index.add_entry_from_context` read a page's entries back instead of parsing its HTML.
+
+        `without` takes out of the HTML what is not to be found. A page's entries depend on the page, and on what
+        `depends_on` holds for all pages.
+        """
         parse = index.add_entry_from_context
 
         def add_entry_from_context(page: Any) -> None:
-            key = digest("search", self.base, page.url, page.title, page.meta, page.content, str(_toc(page.toc)))
+            own = (page.url, page.title, page.meta, page.content, str(_toc(page.toc)))
+            key = digest("search", self.base, depends_on, own)
             entries = self._get(key)
             if entries is None:
                 before, content = len(index.entries), page.content
-                page.content = _FOLDED.sub("", content)  # the code of figures and modules: long, and said elsewhere
+                # without the code of figures and modules, and BibTeX but for its key: long, and said elsewhere
+                page.content = without(_BIBTEX.sub(r"\1</details>", _FOLDED.sub("", content)))
                 parse(page)
                 page.content = content
                 self.store.put(key, index.entries[before:])
@@ -118,7 +136,7 @@ class _KeptTemplate:
         key = digest("output", self.cache.base, self.around, self.template.name, own, context.get("tags"))
         output = self.cache._get(key)
         if output is None:
-            output = self.template.render(context)
+            output = slim(self.template.render(context))
             self.cache.store.put(key, output)
         return output
 

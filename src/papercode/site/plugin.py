@@ -20,32 +20,52 @@ from mkdocs.plugins import BasePlugin, event_priority
 from mkdocs.structure.files import File, Files
 from watchdog.observers.polling import PollingObserver
 
-from papercode.site import katex
+from papercode.site import fonts, katex, npm
 from papercode.site.api_pages import api_index, api_pages
+from papercode.site.assets import WORKER, iframe_worker, own_files, own_of
 from papercode.site.bibliography_page import render as render_bibliography
 from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
+from papercode.site.chinese import teach
 from papercode.site.citations import CitationExtension
+from papercode.site.code_pages import CodePages
 from papercode.site.embed import HTML_FENCE, embed
-from papercode.site.findings_page import findings_page
+from papercode.site.findings_page import findings_pages
 from papercode.site.glossary_page import glossary_page
 from papercode.site.header import header, insert_header, page_of, relative
+from papercode.site.home import fill
+from papercode.site.home import problems as marker_problems
 from papercode.site.map_page import map_page
-from papercode.site.notes import FAMILIES
+from papercode.site.marked import with_anchors
+from papercode.site.math_fonts import fonts_of, glyphs, math_fonts
+from papercode.site.neighbourhood import neighbourhood
+from papercode.site.notebook import notebook, notebook_of
+from papercode.site.notes import FAMILIES, Note
 from papercode.site.page_cache import PageCache, without_aliases
+from papercode.site.passes import passes, passes_line
+from papercode.site.places import Places
 from papercode.site.problem import Problem
 from papercode.site.project import Project
+from papercode.site.references import FILE as REFERENCES
+from papercode.site.references import references
 from papercode.site.runner import Outcome, progress_bar
 from papercode.site.store import Forgetful, Store, digest
+from papercode.site.typeset import Typesetter, without_formulas
 
 log = logging.getLogger("mkdocs.plugins.papercode")
 
 ENGINE = Path(__file__).parent
 _LIBRARIES = ("mkdocs", "properdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "mkdocs-autorefs",
               "markdown", "pymdown-extensions", "pygments", "jinja2", "markdown-exec", "bibtexparser")  # fmt: skip
-_ASSETS = sorted(path.name for path in (ENGINE / "assets").iterdir())
-_STYLES = [name for name in _ASSETS if name.endswith(".css")]
-_SCRIPTS = [name for name in _ASSETS if name.endswith(".js")]
+# the search puts a note before its modules
+_BOOSTS = {
+    "papers/index.md": 1,  # lists what the notes say
+    "papers/": 3,
+    "api/": 0.5,
+    "parity": 0.5,
+    "benchmarks": 0.5,
+    "bibliography": 1.5,
+}
 
 
 class PapercodeConfig(Config):
@@ -73,8 +93,11 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
         fences.append({"name": HTML_FENCE, "class": HTML_FENCE, "format": _as_it_is})
         config.theme.dirs.insert(0, str(ENGINE / "theme"))
-        config.extra_css += ["assets/katex/katex.min.css", *(f"assets/{name}" for name in _STYLES)]
-        config.extra_javascript += ["assets/katex/katex.min.js", *(f"assets/{name}" for name in _SCRIPTS)]
+        config.extra_css += [f"{fonts.FOLDER}fonts.css", "assets/papercode.css"]
+        config.extra_javascript.append("assets/papercode.js")
+        self.offline = any("offline" in name for name in config.plugins)
+        if self.offline and "navigation.instant" in config.theme["features"]:  # it fetches pages, which needs a server
+            config.theme["features"].remove("navigation.instant")
         watched = [self.project.papers, self.project.source, self.project.root / "references.bib"]
         config.watch += [str(path) for path in watched]
         return config
@@ -85,6 +108,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self.store = Store(project.cache / "pages") if self.config.cache else Forgetful()
         self.engine = digest(_engine())
         self.known = digest(list(project.bibliography), list(project.sources.paths))
+        self.cited = digest([[e.key, e.label, e.reference, e.links] for e in project.bibliography.values()])
         self.sources: dict[str, Path] = {}
         self._add_generated(files, config)  # first: these pages are rendered while snippets run
         for note in project.notes:
@@ -99,18 +123,16 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
                 files.remove(file)  # to the end: pages are rendered in the order of the files
                 files.append(file)
         self.outcomes = self._start_snippets()
-        for name in _ASSETS:
-            self._add(files, config, f"assets/{name}", path=ENGINE / "assets" / name)
-        try:
-            for name, path in katex.site_files(katex.ensure_katex(project.cache)).items():
-                self._add(files, config, name, path=path)
-        except katex.KatexError as error:  # one can write without seeing formulas; a strict build fails
-            log.warning("formulas stay TeX: %s", error)
+        self._add_assets(files, config)
+        self.typesetter = self._typesetter()
         config.nav = self._navigation(config.nav) if config.nav else None
         self.cache = PageCache(self.store, self._base(files, config))
         if "material/search" in config.plugins:
-            self.cache.keep_search(config.plugins["material/search"].search_index)
+            taught = teach(term for note in project.notes for term in note.terms.values())
+            index = config.plugins["material/search"].search_index
+            self.cache.keep_search(index, without_formulas, taught)
         self.files = files
+        self.code = CodePages(project, files, self.store)
         self._report(bibliography_problems(project))
         return files
 
@@ -125,6 +147,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         """Arranges that the page is rendered only if something it depends on has changed; runs after all others."""
         self.page = page
         page.markdown = markdown
+        for start, boost in _BOOSTS.items():
+            if page.file.src_uri.startswith(start):
+                page.meta["search"] = {"boost": boost, **page.meta.get("search", {})}
+        page.meta["own"] = own_of(page.file.src_uri)
+        path = self.sources.get(page.file.src_uri)
+        if note := self.project.by_path.get(path) if path else None:
+            page.meta["passes"] = {each.anchor: [each.name, each.minutes] for each in passes(note.text)}
         module = self.pages.get(page.file.src_uri)
         code = "".join(self.project.sources.paths[m].read_text("utf-8") for m in [module] if m)
         mentioned = [
@@ -133,8 +162,18 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         modules = self.project.sources.fingerprint(f"import {module}") if module else {}
         autorefs, mkdocstrings = config.plugins.get("autorefs"), config.plugins.get("mkdocstrings")
         if autorefs:
-            self.cache.keep_markdown(page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings))
+            set_formulas = self.typesetter.set_formulas if self.typesetter else None
+            self.cache.keep_markdown(
+                page, [mentioned, modules], autorefs, lambda: _inventory(mkdocstrings), set_formulas
+            )
         return markdown
+
+    def on_page_content(self, html: str, *, page: Any, config: Any, files: Files) -> str:
+        """Links the names in code to what they mean, and folds what imports bring below it."""
+        if module := self.pages.get(page.file.src_uri):
+            return self.code.api(html, page.url, module)
+        path = self.sources.get(page.file.src_uri)
+        return self.code.note(html, page.url, self.project.session(path)) if path else html
 
     def on_nav(self, nav: Any, *, config: Any, files: Files) -> Any:
         """Remembers the navigation, which every page shows."""
@@ -143,6 +182,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
 
     def on_env(self, env: Any, *, config: Any, files: Files) -> Any:
         """Lets the templates be read back too, now that all titles are known."""
+        found = [(note.key, files.get_file_from_path(page_of(note))) for note in self.project.notes]
+        listed = references(self.project, {key: file.url for key, file in found if file})
+        for uri, content in [(REFERENCES, listed), *self.code.scripts()]:
+            self._add(files, config, uri, content=content)
+        env.filters["fonts_of"] = lambda content: [
+            fonts.FOLDER + name for name in (*fonts.TEXT_FONTS, *fonts_of(content)) if not self.offline
+        ]
         env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
         self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
@@ -163,11 +209,52 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
     def on_post_build(self, *, config: Any) -> None:
         """Says how much was read back, and keeps the caches within bounds."""
         log.debug("pages: %d read back, %d made", self.cache.hits, self.cache.misses)
+        if self.typesetter:
+            self.typesetter.close()
+        self._write_fonts(config)
         if self.cache.misses:
             self.store.prune()
             Store(self.project.cache / "snippets").prune()
 
     # the parts
+
+    def _typesetter(self) -> Typesetter | None:
+        """Sets formulas, unless Node or KaTeX cannot be had."""
+        try:
+            npm.node()
+            return Typesetter(katex.ensure_katex(self.project.cache), self.store)
+        except npm.NodeError as error:  # one can write without seeing formulas; a strict build fails
+            log.warning("formulas stay TeX: %s", error)
+            return None
+
+    def _add_assets(self, files: Files, config: Any) -> None:
+        for uri, content in own_files():
+            self._add(files, config, uri, content=content)
+        if WORKER in config.extra.get("polyfills", ()):
+            for uri, path in iframe_worker(self.project.cache).items():
+                self._add(files, config, uri, path=path)
+
+    def _write_fonts(self, config: Any) -> None:
+        """The fonts, cut down to what the pages show, now that all of them are there."""
+        pages = [Path(file.abs_dest_path).read_text("utf-8") for file in self.files.documentation_pages()]
+        store = Store(self.project.cache / "pages")
+        try:
+            folders = {package: package.ensure(self.project.cache) for package in (fonts.SANS, fonts.CODE)}
+        except npm.NodeError as error:
+            log.warning("text is shown in system fonts: %s", error)
+            return
+        sheet, files = fonts.text_fonts(folders, fonts.characters(pages), store)
+        if self.typesetter:
+            folders[katex.KATEX] = self.typesetter.katex
+            of_formulas, more = math_fonts(self.typesetter.katex, glyphs(pages), store)
+            sheet, files = sheet + of_formulas, files | more
+        if self.offline:
+            sheet, files = fonts.embedded(sheet, files), {}
+        files |= {f"LICENSE-{package.folder}.txt": (path / "LICENSE").read_bytes() for package, path in folders.items()}
+        target = Path(config.site_dir, fonts.FOLDER)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, content in {**files, "fonts.css": sheet.encode()}.items():
+            (target / name).write_bytes(content)
 
     def _start_snippets(self) -> dict[Path, Future]:
         """Runs what is not known in workers, with a thread to watch them; each page can be waited for."""
@@ -200,10 +287,27 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
                 self._add(self.files, config, target, content=svg)
             return relative(target, uri)
 
-        text = embed(path.read_text("utf-8"), outcome, figure)
-        if note := self.project.by_path.get(path):
-            text = insert_header(text, header(note, self.project, self._repository(config)))
-        return text
+        text = path.read_text("utf-8")
+        note = self.project.by_path.get(path)
+        if not note:
+            self._report(marker_problems(path, text, self.project))
+            return fill(embed(text, outcome, figure), uri, self.project)
+        self._add(self.files, config, notebook_of(note), content=self._notebook(note, outcome, config))
+        block = header(note, self.project, self._repository(config)) + neighbourhood(note, self.project)
+        text = insert_header(embed(with_anchors(text), outcome, figure), block)
+        return insert_header(text, passes_line(passes(note.text)))
+
+    def _notebook(self, note: Note, outcome: Outcome, config: Any) -> str:
+        """The note as a notebook; read back while nothing it is made from has changed."""
+        places = Places.of(self.project, config)
+        key = digest(
+            "notebook", self.engine, note.text, outcome.results, self.known, self.cited, list(self.sources), places.web
+        )
+        made = self.store.get(key)
+        if made is None:
+            made = notebook(note, outcome, self.project, places)
+            self.store.put(key, made)
+        return made
 
     def _text_problems(self, path: Path) -> list[Problem]:
         """What the check says of a page's text; read back while nothing it looks at has changed."""
@@ -236,7 +340,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self._add(files, config, "api/index.md", content=api_index(project))
         self._add(files, config, "papers/index.md", content=catalogue(project))
         self._add(files, config, "map.md", content=map_page(project))
-        self._add(files, config, "findings.md", content=findings_page(project))
+        for uri, text in findings_pages(project).items():
+            self._add(files, config, uri, content=text)
         self._add(files, config, "glossary.md", content=glossary_page(project))
         page = render_bibliography(project)
         self._add(files, config, "bibliography.md", content=page, edit="../references.bib")
@@ -255,7 +360,13 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         api: list = [{"Modules": "api/index.md"}, *groups]
         papers: list = ["papers/index.md", *({name: found} for name, found in notes.items())]
         parts = {"papers/": papers, "api/": api}
-        return [{t: parts.get(p, p) for t, p in i.items()} if isinstance(i, dict) else parts.get(i, i) for i in nav]
+
+        def filled(item: Any) -> Any:
+            if isinstance(item, dict):
+                return {title: filled(part) for title, part in item.items()}
+            return parts.get(item, item) if isinstance(item, str) else item  # a list names its pages itself
+
+        return [filled(item) for item in nav]
 
     def _link(self, key: str) -> str:
         """Where a citation on the page being rendered leads: to a source, as MkDocs wants links that it can check."""
@@ -279,6 +390,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             [path.read_text("utf-8") for path in sorted(self.project.root.glob("*.yml"))],
             config.site_url,
             config.use_directory_urls,
+            self.typesetter is not None,
             sorted(file.src_uri for file in files if not file.src_uri.startswith("assets/figures/")),
         ]
 
@@ -290,7 +402,7 @@ def _titles(items: list) -> list:
 
 def _engine() -> list:
     """The engine's own files: a change of it may change every page."""
-    kinds = {".py", ".html", ".css", ".js"}
+    kinds = {".py", ".html", ".css", ".js", ".mjs"}
     files = sorted(path for path in ENGINE.rglob("*") if path.suffix in kinds)
     return [[path.relative_to(ENGINE).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
 

@@ -1,6 +1,5 @@
 """Where a project keeps its notes, modules and references, and how its papers descend from one another."""
 
-import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from papercode.site.bibliography import Bibliography, load_bibliography
 from papercode.site.collection import Listed, Paper, collect, load_listed
 from papercode.site.notes import FAMILIES, Note, load_note
+from papercode.site.proofs import proofs
 from papercode.site.runner import TIME_LIMIT, Runner, Session
 from papercode.site.sources import Sources
 from papercode.site.store import Store
@@ -89,7 +89,9 @@ class Project:
     @cached_property
     def collection(self) -> dict[str, Paper]:
         """Every paper with a note or on the list, by its key, the oldest first."""
-        return collect(self.notes, self.listed, self.bibliography, self._lineage_in_code, self._proofs())
+        return collect(
+            self.notes, self.listed, self.bibliography, self._lineage_in_code, proofs(self.root / "tests", self.sources)
+        )
 
     def _lineage_in_code(self, note: Note) -> frozenset[str]:
         """The papers whose modules the modules of `note` import."""
@@ -97,21 +99,6 @@ class Project:
             name for module in note.modules if module in self.sources.paths for name in self.sources.imports(module)
         }
         return frozenset(self.by_module[name].key for name in imported if name in self.by_module) - {note.key}
-
-    def _proofs(self) -> dict[str, set[str]]:
-        """The modules that a test holds against a reference (tests/parity.csv knows which), or runs on a GPU."""
-        tests = self.root / "tests"
-        table = tests / "parity.csv"
-        rows = csv.DictReader(table.read_text("utf-8").splitlines()) if table.is_file() else ()
-        parity = {self.root / row["test"] for row in rows}
-        found: dict[str, set[str]] = {"parity": set(), "gpu": set()}
-        for path in sorted(tests.glob("*/test_*.py")):
-            code = path.read_text("utf-8")
-            if path in parity:
-                found["parity"].update(self.sources.named(code))
-            if "mark.gpu" in code:
-                found["gpu"].update(self.sources.named(code))
-        return found
 
     def published(self, key: str) -> tuple[int, int]:
         """Year and month of the paper's first public version; what is unknown comes last."""

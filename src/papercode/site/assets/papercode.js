@@ -1,21 +1,25 @@
 // Copying a claim gives code that can be pasted: no prompts, no outputs. Works with instant navigation and without.
 (() => {
-  const PROMPT = /^(>>>|\.\.\.)( |$)/;
+  // the code of a session: prompts, and the lines that continue them; an output may begin with dots, too
+  function withoutPrompts(session) {
+    const code = [];
+    let continued = false;
+    for (const line of session.split("\n")) {
+      continued = /^>>>( |$)/.test(line) || (continued && /^\.\.\.( |$)/.test(line));
+      if (continued) code.push(line.slice(4));
+    }
+    return code.join("\n");
+  }
 
-  // Material copies the text of the code element through the clipboard library; we answer before it does.
+  // Material copies the text that `data-copy` gives, also where there is no clipboard interface, as on file://
   document.addEventListener("click", (event) => {
-    const button = event.target.closest?.(".md-clipboard, [data-clipboard-target]");
-    const block = button?.closest(".language-pycon")?.querySelector("code");
-    if (!block) return;
-    const code = block.innerText.split("\n").filter((line) => PROMPT.test(line)).map((line) => line.slice(4)).join("\n");
-    if (!code) return;
-    event.stopImmediatePropagation();
-    event.preventDefault();
-    navigator.clipboard.writeText(code + "\n").then(() => {
-      const label = button.title;
-      button.title = "Copied";
-      button.classList.add("md-clipboard--copied");
-      setTimeout(() => { button.title = label; button.classList.remove("md-clipboard--copied"); }, 1500);
-    });
+    const button = event.target.closest?.("[data-clipboard-target]");
+    const code = button?.closest(".language-pycon")?.querySelector("code");
+    if (code) code.dataset.copy = withoutPrompts(code.textContent);
   }, true);
+
+  // then it says so in a box at the edge: aloud, too
+  const announce = () => document.querySelector(".md-dialog__inner")?.setAttribute("role", "status");
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", announce);
+  else announce();
 })();
