@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from listener import listen
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
@@ -166,11 +167,7 @@ def page(browser, address):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     context.set_default_timeout(20_000)
-    page = context.new_page()
-    page.asked, page.errors = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page = listen(context.new_page())
     yield page
     context.close()
     assert not page.errors

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from listener import listen
 from queries import unanswered
 
 from papercode.site.offline import pack
@@ -47,11 +48,7 @@ def opened(browser, copy):
     """A page opened from the copy, which knows what it asked for."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(30_000)
-    page = context.new_page()
-    page.asked, page.errors = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page = listen(context.new_page())
     yield page
     context.close()
     assert not page.errors
