@@ -21,26 +21,23 @@ from mkdocs.structure.files import File, Files
 from watchdog.observers.polling import PollingObserver
 
 from papercode.site import fonts, katex, npm
-from papercode.site.api_pages import api_index, api_pages
+from papercode.site.api_pages import api_pages
 from papercode.site.assets import WORKER, iframe_worker, own_files, own_of
-from papercode.site.bibliography_page import render as render_bibliography
-from papercode.site.catalogue import catalogue
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.chinese import teach
 from papercode.site.citations import CitationExtension
 from papercode.site.code_pages import CodePages
 from papercode.site.embed import HTML_FENCE, embed
-from papercode.site.findings_page import findings_pages
-from papercode.site.glossary_page import glossary_page
+from papercode.site.generated import generated_pages
 from papercode.site.header import header, insert_header, page_of, relative
 from papercode.site.home import fill
 from papercode.site.home import problems as marker_problems
-from papercode.site.map_page import map_page
 from papercode.site.marked import with_anchors
-from papercode.site.math_fonts import fonts_of, glyphs, math_fonts
+from papercode.site.math_fonts import fonts_of
+from papercode.site.navigation import navigation, titles
 from papercode.site.neighbourhood import neighbourhood
 from papercode.site.notebook import notebook, notebook_of
-from papercode.site.notes import FAMILIES, Note
+from papercode.site.notes import Note
 from papercode.site.page_cache import PageCache, without_aliases
 from papercode.site.passes import passes, passes_line
 from papercode.site.places import Places
@@ -49,6 +46,7 @@ from papercode.site.project import Project
 from papercode.site.references import FILE as REFERENCES
 from papercode.site.references import references
 from papercode.site.runner import Outcome, progress_bar
+from papercode.site.site_fonts import font_files
 from papercode.site.store import Forgetful, Store, digest
 from papercode.site.typeset import Typesetter, without_formulas
 
@@ -125,7 +123,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         self.outcomes = self._start_snippets()
         self._add_assets(files, config)
         self.typesetter = self._typesetter()
-        config.nav = self._navigation(config.nav) if config.nav else None
+        config.nav = navigation(config.nav, project.notes, self.pages) if config.nav else None
         self.cache = PageCache(self.store, self._base(files, config))
         if "material/search" in config.plugins:
             taught = teach(term for note in project.notes for term in note.terms.values())
@@ -190,7 +188,7 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             fonts.FOLDER + name for name in (*fonts.TEXT_FONTS, *fonts_of(content)) if not self.offline
         ]
         env.bytecode_cache = FileSystemBytecodeCache(_folder(self.project.cache / "templates"))
-        self.cache.keep_output(env, [_titles(self.nav.items), config.edit_uri])
+        self.cache.keep_output(env, [titles(self.nav.items), config.edit_uri])
         if mkdocstrings := config.plugins.get("mkdocstrings"):
             mkdocstrings.get_handler("python")  # its style sheet is written only if a handler was asked for
             without_aliases(config.plugins["autorefs"], _inventory(mkdocstrings))
@@ -235,25 +233,17 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
                 self._add(files, config, uri, path=path)
 
     def _write_fonts(self, config: Any) -> None:
-        """The fonts, cut down to what the pages show, now that all of them are there."""
+        """The fonts, now that all pages are there."""
         pages = [Path(file.abs_dest_path).read_text("utf-8") for file in self.files.documentation_pages()]
-        store = Store(self.project.cache / "pages")
+        formulas = self.typesetter.katex if self.typesetter else None
         try:
-            folders = {package: package.ensure(self.project.cache) for package in (fonts.SANS, fonts.CODE)}
+            files = font_files(self.project.cache, pages, formulas, inside=self.offline)
         except npm.NodeError as error:
             log.warning("text is shown in system fonts: %s", error)
             return
-        sheet, files = fonts.text_fonts(folders, fonts.characters(pages), store)
-        if self.typesetter:
-            folders[katex.KATEX] = self.typesetter.katex
-            of_formulas, more = math_fonts(self.typesetter.katex, glyphs(pages), store)
-            sheet, files = sheet + of_formulas, files | more
-        if self.offline:
-            sheet, files = fonts.embedded(sheet, files), {}
-        files |= {f"LICENSE-{package.folder}.txt": (path / "LICENSE").read_bytes() for package, path in folders.items()}
         target = Path(config.site_dir, fonts.FOLDER)
         target.mkdir(parents=True, exist_ok=True)
-        for name, content in {**files, "fonts.css": sheet.encode()}.items():
+        for name, content in files.items():
             (target / name).write_bytes(content)
 
     def _start_snippets(self) -> dict[Path, Future]:
@@ -337,36 +327,8 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
         for uri, module, text in api_pages(project):
             self.pages[uri] = module
             self._add(files, config, uri, content=text, edit=f"../{project.relative(project.sources.paths[module])}")
-        self._add(files, config, "api/index.md", content=api_index(project))
-        self._add(files, config, "papers/index.md", content=catalogue(project))
-        self._add(files, config, "map.md", content=map_page(project))
-        for uri, text in findings_pages(project).items():
-            self._add(files, config, uri, content=text)
-        self._add(files, config, "glossary.md", content=glossary_page(project))
-        page = render_bibliography(project)
-        self._add(files, config, "bibliography.md", content=page, edit="../references.bib")
-
-    def _navigation(self, nav: list) -> list:
-        """`papers/` and `api/` in mkdocs.yml stand for their pages, by family and from the oldest paper on."""
-        notes: dict[str, list] = {}
-        for note in self.project.notes:
-            notes.setdefault(FAMILIES.get(note.family, note.family), []).append(page_of(note))
-        # the families from the ground up, then what is no paper's idea
-        modules: dict[str, list] = {family: [] for family in FAMILIES}
-        for uri, module in self.pages.items():
-            _, *folder, name = module.split(".")
-            modules.setdefault(folder[0] if folder else "shared", []).append({name: uri})
-        groups = ({FAMILIES.get(group, group.capitalize()): found} for group, found in modules.items() if found)
-        api: list = [{"Modules": "api/index.md"}, *groups]
-        papers: list = ["papers/index.md", *({name: found} for name, found in notes.items())]
-        parts = {"papers/": papers, "api/": api}
-
-        def filled(item: Any) -> Any:
-            if isinstance(item, dict):
-                return {title: filled(part) for title, part in item.items()}
-            return parts.get(item, item) if isinstance(item, str) else item  # a list names its pages itself
-
-        return [filled(item) for item in nav]
+        for page, text, edit in generated_pages(project):
+            self._add(files, config, page, content=text, edit=edit)
 
     def _link(self, key: str) -> str:
         """Where a citation on the page being rendered leads: to a source, as MkDocs wants links that it can check."""
@@ -393,11 +355,6 @@ class PapercodePlugin(BasePlugin[PapercodeConfig]):
             self.typesetter is not None,
             sorted(file.src_uri for file in files if not file.src_uri.startswith("assets/figures/")),
         ]
-
-
-def _titles(items: list) -> list:
-    """The navigation as JSON: every title and address in it."""
-    return [[item.title, getattr(item, "url", None), _titles(item.children or [])] for item in items]
 
 
 def _engine() -> list:
