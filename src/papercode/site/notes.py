@@ -134,7 +134,7 @@ class Note:
         """The terms that the paper is known for, English to Chinese."""
         return self.meta.get("terms", {})
 
-    @property
+    @functools.cached_property
     def title(self) -> str:
         """The name people use for the paper: the note's first heading."""
         return next((line[2:].strip() for line in body_lines(self.text) if line.startswith("# ")), self.path.stem)
