@@ -225,9 +225,9 @@ def test_both_survive_instant_navigation(page):
     page.wait_for_selector("details.brings[open] pre")
 
 
-@pytest.mark.parametrize("path", [LORA, TRANSFORMER])
-@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("path", "size", "scheme"), [(LORA, PHONE, "dark"), (LORA, DESK, "light"), (TRANSFORMER, PHONE, "light")]
+)
 def test_nothing_of_it_is_in_the_way_of_anybody(browser, address, path, size, scheme):
     context = browser.new_context(viewport=size, color_scheme=scheme, base_url=address)
     page = context.new_page()
