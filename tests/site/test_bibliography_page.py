@@ -14,7 +14,7 @@ from papercode.site.bibliography_page import NoteLink, listing, render
 from papercode.site.citations import CitationExtension
 from papercode.site.project import Project
 
-ASSETS = Path(__file__).parents[2] / "src/papercode/site/assets"
+ASSETS = Path(__file__).parents[2] / "src/papercode/site/assets/pages"
 
 BIB = r"""
 @inproceedings{vaswani2017attention,

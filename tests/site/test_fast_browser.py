@@ -52,15 +52,13 @@ def test_a_note_weighs_less_than_150_kb_before_figures(whole_site):
 
 
 @pytest.mark.browser
-def test_a_first_visit_asks_for_nothing_else(page, whole_site, address):
-    for path in NOTES:
-        page.asked.clear()
-        page.goto(path)
-        page.wait_for_load_state("networkidle")
-        asked = {urlsplit(url).path.lstrip("/") for url in page.asked if not url.endswith((".svg", ".png"))}
-        files = {file.relative_to(whole_site.resolve()).as_posix() for file in loaded(whole_site.resolve(), path)}
-        assert asked == {path, "sitemap.xml", *files} - {f"{path}index.html"}
-        page.goto("about:blank")
+@pytest.mark.parametrize("path", NOTES)
+def test_a_first_visit_asks_for_nothing_else(page, whole_site, path):
+    page.goto(path)
+    page.wait_for_load_state("networkidle")
+    asked = {urlsplit(url).path.lstrip("/") for url in page.asked if not url.endswith((".svg", ".png"))}
+    files = {file.relative_to(whole_site.resolve()).as_posix() for file in loaded(whole_site.resolve(), path)}
+    assert asked == {path, "sitemap.xml", *files} - {f"{path}index.html"}
 
 
 @pytest.mark.browser
