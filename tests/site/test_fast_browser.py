@@ -99,7 +99,8 @@ def test_nothing_shifts_while_loading_and_scrolling(browser, address, path, widt
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     shifts = page.evaluate("window.shifts")
     context.close()
-    assert shifts == []
+    # a line that rounds to the next pixel as its font arrives is a few ten thousandths; 0.1 is what counts as good
+    assert sum(float(shift.split()[0]) for shift in shifts) < 0.001, shifts
 
 
 @pytest.mark.browser
