@@ -172,6 +172,14 @@ def write_project(root: Path, katex: Path | None = None) -> Path:
     return root
 
 
+def add_listed(root, listed, entries=""):
+    """Writes papers/listed.yaml, and adds the entries of those papers to references.bib."""
+    (root / "papers/listed.yaml").write_text(listed, "utf-8")
+    with (root / "references.bib").open("a", encoding="utf-8") as file:
+        file.write(entries)
+    return root
+
+
 def line_of(path, text):
     """The line of `path` that is, or first holds, `text`."""
     lines = path.read_text("utf-8").split("\n")

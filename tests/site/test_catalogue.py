@@ -11,7 +11,7 @@ from papercode.site.catalogue_filters import state, years
 from papercode.site.families import ABOUT
 from papercode.site.notes import FAMILIES
 from papercode.site.project import Project
-from tiny import ROOT, edit
+from tiny import ROOT, add_listed, edit
 
 LISTED = """\
 early2001x:
@@ -34,10 +34,7 @@ BIB = """
 @pytest.fixture
 def listed(root):
     """The tiny project with two papers that wait for a note, one of which has no entry."""
-    (root / "papers/listed.yaml").write_text(LISTED)
-    with (root / "references.bib").open("a") as file:
-        file.write(BIB)
-    return root
+    return add_listed(root, LISTED, BIB)
 
 
 def rows(text):

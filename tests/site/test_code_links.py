@@ -57,6 +57,13 @@ def test_decorators_constants_with_docstrings_and_conditions(tmp_path):
     assert symbols.find("zoo.words.plain", "f") == Symbol("zoo.words.plain", "f", 5, 7, True)
 
 
+@pytest.mark.parametrize("text", ["", "x = 1\ndef broken(:\n"])
+def test_a_module_that_is_empty_or_broken_defines_nothing(tmp_path, text):
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo/new.py").write_text(text)
+    assert Symbols(Sources(tmp_path)).find("zoo.new", "x") is None
+
+
 def test_names_handed_round_in_a_circle_are_no_symbols(tmp_path):
     root = write_project(tmp_path)
     (root / "src/zoo/a.py").write_text("from zoo.b import x\n")

@@ -2,7 +2,7 @@ import pytest
 
 from papercode.site.check import bibliography_problems, text_problems
 from papercode.site.project import Project
-from tiny import edit
+from tiny import add_listed, edit
 
 LISTED = """\
 # waiting for late2020y
@@ -26,10 +26,7 @@ BIB = """
 @pytest.fixture
 def listed(root):
     """A project with two papers that wait for a note."""
-    (root / "papers/listed.yaml").write_text(LISTED)
-    with (root / "references.bib").open("a") as file:
-        file.write(BIB)
-    return root
+    return add_listed(root, LISTED, BIB)
 
 
 def problems(root):

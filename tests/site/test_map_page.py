@@ -8,7 +8,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from papercode.site.project import Project
-from tiny import ROOT, edit
+from tiny import ROOT, add_listed, edit
 
 LISTED = """\
 fourth2021listed:
@@ -69,9 +69,7 @@ def broken(page, path, name):
 @pytest.fixture
 def listed(site):
     """The tiny project with two papers that are only listed, one of them without a year."""
-    (site.root / "papers/listed.yaml").write_text(LISTED, "utf-8")
-    with (site.root / "references.bib").open("a", encoding="utf-8") as file:
-        file.write(ENTRIES)
+    add_listed(site.root, LISTED, ENTRIES)
     return site
 
 

@@ -37,7 +37,7 @@ def items(text):
 def test_shows_both_sides_with_the_kind_of_their_lines(shown, root):
     late(root, 1, "second2019adapter")
     text = shown("second2019adapter")
-    older, newer = text.split('class="kin-self"')
+    older, newer = text.split('class="kin-self')
     assert items(older) == [(True, "Scaled", "../attention/scaled.md")]
     assert items(newer) == [(False, "Late 31", "../../bibliography.md#late31")]
     assert ">Builds on<" in older

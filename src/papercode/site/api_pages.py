@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from papercode.site.header import api_page_of, page_of, plain, relative
 from papercode.site.project import Project
+from papercode.site.sources import parsed
 
 
 def api_pages(project: Project) -> Iterator[tuple[str, str, str]]:
@@ -33,7 +34,8 @@ def _page(project: Project, module: str) -> str:
 
 @functools.lru_cache(maxsize=1024)  # while serving, every module is asked for on every save
 def _summary(code: str) -> str:
-    doc = ast.get_docstring(ast.parse(code)) or ""
+    tree = parsed(code)
+    doc = (ast.get_docstring(tree) if tree else None) or ""
     return " ".join(doc.split("\n\n")[0].split())
 
 

@@ -5,13 +5,12 @@ loop takes the name away. What is local to a function, a class or a comprehensio
 """
 
 import ast
-import contextlib
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 
 from papercode.site.fences import Fence
 from papercode.site.runner import examples
+from papercode.site.sources import parsed
 from papercode.site.symbols import Symbol, Symbols
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -70,11 +69,8 @@ def names_of_module(code: str, symbols: Symbols) -> list[Name]:
 
 def _names(code: str, bound: dict[str, Symbol | str], symbols: Symbols) -> Iterator[Name]:
     """The names of the project in one piece of code; `bound` is what they mean before it, and then after it."""
-    try:
-        with contextlib.suppress(Warning), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(code)
-    except (SyntaxError, ValueError):  # running it reports that
+    tree = parsed(code)
+    if not tree:  # running it reports that
         return
     lines = code.split("\n")
 

@@ -27,7 +27,8 @@ def neighbourhood(note: Note, project: Project) -> str:
         return ""
     parts = [
         _side("older", "Builds on", older, paper.page),
-        f'<div class="kin-self" data-family="{paper.family}" markdown="span"><span><b>{plain(paper.name)}</b> '
+        f'<div class="kin-self{"" if newer else " last"}" data-family="{paper.family}" markdown="span">'
+        f"<span><b>{plain(paper.name)}</b> "
         f"<small>[on the map]({relative(PAGE, paper.page)}#{paper.key})</small></span></div>",
         _side("newer", "Built on by", newer, paper.page),
         _folded("Builds on", older, paper.page),

@@ -32,7 +32,7 @@ class Sources:
 
     def named(self, code: str, module: str = "") -> Iterator[str]:
         """The project's modules that the import statements of `code` name; importing a.b.c also runs a and a.b."""
-        tree = _parsed(code)
+        tree = parsed(code)
         if tree is None:  # running the code will report it
             return
         for node in ast.walk(tree):
@@ -81,7 +81,7 @@ class Sources:
 
     def data(self, *code: str) -> dict[str, Path]:
         """The files that string literals of `code` name by their path from the project's root, results to plot say."""
-        trees = [tree for program in code if (tree := _parsed(program))]
+        trees = [tree for program in code if (tree := parsed(program))]
         literals = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
         names = sorted(text for text in literals if isinstance(text, str) and "/" in text and text.isprintable())
         return {name: path for name in names if len(name) < 200 and (path := self.folder.parent / name).is_file()}
@@ -92,7 +92,7 @@ class Sources:
         return {module: self.hash(module) for module in sorted(self.reached(*code))} | files
 
 
-def _parsed(code: str) -> ast.Module | None:
+def parsed(code: str) -> ast.Module | None:
     """The syntax tree of `code`; None if it is not Python."""
     for quietly in (False, True):  # once more, for -W error makes an error of a bad escape in a string
         try:

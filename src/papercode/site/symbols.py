@@ -3,8 +3,9 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
-from papercode.site.sources import Sources
+from papercode.site.sources import Sources, parsed
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Symbols:
 
     def _read(self, module: str) -> tuple[dict[str, Symbol], dict[str, tuple[str, str]]]:
         if module not in self._modules:
-            body = list(_flat(ast.parse(self.sources.paths[module].read_text("utf-8")).body))
+            tree = parsed(self.sources.paths[module].read_text("utf-8"))
+            body = list(_flat(tree.body)) if tree else []  # whoever imports it reports what is wrong
             defined = {symbol.name: symbol for symbol in _defined(module, body)}
             imported = {
                 alias.asname or alias.name: (node.module, alias.name)
@@ -77,7 +79,7 @@ def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _defined(module: str, body: list[ast.stmt]) -> Iterator[Symbol]:
-    for node, after in zip(body, [*body[1:], None], strict=True):
+    for node, after in pairwise([*body, None]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names, told, end = [node.name], ast.get_docstring(node) is not None, node.end_lineno
             line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
