@@ -46,13 +46,21 @@ def contrast(one: Colour, other: Colour) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def distance(one: Colour, other: Colour) -> tuple[float, str]:
+    """How far apart two colours look, at worst over kinds of eyes: ΔE (CIE 1976), and to which eyes."""
+    found = []
+    for eyes, matrix in _VISION.items():
+        labs = [_lab(_clip(_times(matrix, _linear(colour)))) for colour in (one, other)]
+        found.append((math.dist(*labs), eyes))
+    return min(found)
+
+
 def difference(one: Colour, other: Colour) -> tuple[float, str]:
-    """How far apart two colours of a figure are, at worst over grounds and kinds of eyes: ΔE (CIE 1976), and where."""
+    """How far apart two colours of a figure are, at worst over grounds and kinds of eyes: ΔE, and where."""
     found = []
     for ground, (_, shown) in GROUNDS.items():
-        for eyes, matrix in _VISION.items():
-            labs = [_lab(_clip(_times(matrix, _linear(shown(colour))))) for colour in (one, other)]
-            found.append((math.dist(*labs), f"{ground} ground, {eyes}"))
+        far, eyes = distance(shown(one), shown(other))
+        found.append((far, f"{ground} ground, {eyes}"))
     return min(found)
 
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
+from markdown.extensions.toc import slugify
+
 from papercode.site.bibliography import Bibliography
 from papercode.site.citations import BARE, GROUP, key_in
 from papercode.site.fences import Fence, fences
@@ -93,7 +95,7 @@ class Converter:
 
     def __init__(self, page: str, places: Places, bibliography: Bibliography, headings: Iterable[str]):
         self.page, self.places, self.bibliography = page, places, bibliography
-        self.anchors = {_slug(heading): heading.strip().replace(" ", "-") for heading in headings}
+        self.anchors = {slugify(heading, "-"): heading.strip().replace(" ", "-") for heading in headings}
 
     def __call__(self, text: str) -> str:
         """`text` with its citations and links written out; code and formulas are left alone."""
@@ -137,8 +139,3 @@ class Converter:
         label = entry.parenthetical if parenthetical else entry.label
         address = entry.links[0][1] if entry.links else self.places.page(f"bibliography.md#{key}")
         return f"[{label}]({address})" if address else label
-
-
-def _slug(heading: str) -> str:
-    """The anchor that the site gives to a heading."""
-    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
