@@ -99,7 +99,9 @@ def test_nothing_shifts_while_loading_and_scrolling(browser, address, path, widt
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     shifts = page.evaluate("window.shifts")
     context.close()
-    assert shifts == []
+    # on a busy machine a font that is optional may come in its first tenth of a second, after the text: a line with a
+    # formula then moves by a few pixels, which was seen to be 0.0005; from 0.1 on a page counts as unsteady
+    assert sum(float(shift.split()[0]) for shift in shifts) < 0.01, shifts
 
 
 @pytest.mark.browser
